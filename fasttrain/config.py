@@ -1,0 +1,338 @@
+"""What a run is: typed, frozen, validated settings.
+
+A configuration is a YAML file of sections, each optional. `load` reads it, applies
+`key.path=value` overrides, and refuses anything it does not know, naming the file, the key and
+the nearest valid name. Nothing here touches a device, so a bad setting fails in milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from fasttrain.errors import UserError, nearest
+
+DatasetName = Literal["cifar10", "cifar100", "shapes", "folder"]
+LoaderName = Literal["auto", "dali", "resident", "reference"]
+Unit = Literal["steps", "epochs", "min", "%"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|min|%)")
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Duration(Section):
+    """A length of training in a unit people use: `20steps`, `2epochs`, `5min`, `10%`.
+
+    `training.schedule.to_steps` is the one place that turns it into steps.
+    """
+
+    value: float = Field(ge=0)
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str) -> Duration:
+        """Read `"<number><unit>"`; raises `ValueError` with the accepted forms."""
+        match = _DURATION.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(
+                f"{text!r} is not a duration; write a number and a unit, "
+                "such as 20steps, 2epochs, 5min or 10%"
+            )
+        value, unit = match.groups()
+        unit = {"step": "steps", "epoch": "epochs"}.get(unit, unit)
+        if unit == "steps" and "." in value:
+            raise ValueError(f"{text!r}: a number of steps is whole")
+        return cls.model_validate({"value": float(value), "unit": unit})
+
+    def __str__(self) -> str:
+        return f"{self.value:g}{self.unit}"
+
+
+def _as_duration(value: object) -> object:
+    return Duration.parse(value) if isinstance(value, str) else value
+
+
+DurationField = Annotated[Duration, BeforeValidator(_as_duration), PlainSerializer(str)]
+
+
+class Crop(Section):
+    """Pad by `padding` pixels on every side, then cut the picture's own size out at random."""
+
+    name: Literal["crop"] = "crop"
+    padding: int = Field(4, ge=1, le=16)
+    mode: Literal["zero", "reflect"] = "zero"
+
+
+class Flip(Section):
+    """Mirror left to right.
+
+    `random`: a fair coin for each picture and epoch. `alternating`: a fixed first side for each
+    picture, then the other one every other epoch, so that any two epochs in a row show both
+    (Jordan, "94 % on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498, section 3.6).
+    """
+
+    name: Literal["flip"] = "flip"
+    mode: Literal["random", "alternating"] = "random"
+
+
+class Cutout(Section):
+    """Cover a square of `size` pixels with the training set's mean colour.
+
+    The centre is anywhere in the picture, so the square may hang over its edge (DeVries and
+    Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
+    arXiv 1708.04552, section 3).
+    """
+
+    name: Literal["cutout"] = "cutout"
+    size: int = Field(8, ge=1, le=64)
+
+
+Augmentation = Annotated[Crop | Flip | Cutout, Field(discriminator="name")]
+
+
+def _augmentation_names() -> list[str]:
+    members = get_args(get_args(Augmentation)[0])
+    return [str(member.model_fields["name"].default) for member in members]
+
+
+class Data(Section):
+    """Which pictures, in which batches, changed how."""
+
+    dataset: DatasetName = "cifar10"
+    path: Path | None = None
+    loader: LoaderName = "auto"
+    batch_size: int = Field(512, ge=1)
+    validation: int = Field(5000, ge=0)
+    workers: int = Field(2, ge=0, le=256)
+    augment: tuple[Augmentation, ...] = ()
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _short_forms(cls, value: object) -> object:
+        """Accept `- flip` for `- {name: flip}`, and refuse an unknown name by its nearest."""
+        if not isinstance(value, list | tuple):
+            return value
+        entries = [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+        valid = _augmentation_names()
+        for entry in entries:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if isinstance(entry, dict) and name not in valid:
+                hint = nearest(str(name), valid)
+                raise ValueError(f"no augmentation is named {name!r}{hint} (known: {valid})")
+        return tuple(entries)
+
+    @field_validator("augment")
+    @classmethod
+    def _each_once(cls, value: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+        order = [_augmentation_names().index(entry.name) for entry in value]
+        if order != sorted(set(order)):
+            raise ValueError(
+                f"each augmentation may stand once, in the order {_augmentation_names()}"
+            )
+        return value
+
+
+class Model(Section):
+    """A plain convolutional network: convolution, norm, ReLU and pooling for each width."""
+
+    family: Literal["cnn"] = "cnn"
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((64, 128, 256), min_length=1)
+    norm: Literal["none", "batch"] = "none"
+
+
+class Optim(Section):
+    """How a gradient changes the weights."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Optim:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class Schedule(Section):
+    """The learning rate over the run, as a factor of `optim.lr`."""
+
+    name: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: DurationField = Duration(value=0, unit="epochs")
+
+    @field_validator("warmup")
+    @classmethod
+    def _warmup_unit(cls, value: Duration) -> Duration:
+        if value.unit == "min":
+            raise ValueError("a warm-up is counted in steps, epochs or %, not in minutes")
+        return value
+
+
+class Train(Section):
+    """How long, in which arithmetic, and how often to look."""
+
+    epochs: int = Field(10, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "bf16"
+    compile: Literal["auto"] | bool = "auto"
+    channels_last: bool = True
+    deterministic: bool = False
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    log_every: DurationField = Duration(value=50, unit="steps")
+    evaluate_every: DurationField = Duration(value=1, unit="epochs")
+    processes: int | None = Field(None, ge=1)
+
+
+class Checkpoint(Section):
+    """When the state of a run is written, and how many of them stay."""
+
+    every: DurationField | None = Duration(value=1, unit="epochs")
+    keep: int = Field(2, ge=1)
+
+
+class Track(Section):
+    """Where the figures go beside the run folder's own journal."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "disabled"
+    project: str = Field("fasttrain", min_length=1)
+
+
+class Config(Section):
+    """Everything that decides a run, but where it is written."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    seed: int = Field(0, ge=0, lt=2**63)
+    data: Data = Data()
+    model: Model = Model()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+    checkpoint: Checkpoint = Checkpoint()
+    track: Track = Track()
+
+    def to_yaml(self) -> str:
+        """The whole configuration, every default written out, as `load` reads it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read the configuration at `path` and apply `key.path=value` overrides.
+
+    Raises:
+        UserError: the file is missing or no YAML, or a key or value is not valid; the message
+            names the file (or the override), the key, and the nearest valid name.
+    """
+    tree = _read_tree(path)
+    origins: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        keys = _apply_override(tree, override)
+        origins[keys] = f"the argument {override!r}"
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error, path, origins)) from None
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such configuration file{_siblings(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as a text file: {error}") from None
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1})" if where else ""
+        problem = getattr(error, "problem", None) or "it cannot be parsed"
+        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a configuration is a mapping of sections, such as 'train:'")
+    return tree
+
+
+def _siblings(path: Path) -> str:
+    folder = path.parent
+    names = [entry.name for entry in folder.glob("*.yaml")] if folder.is_dir() else []
+    return nearest(path.name, names)
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> tuple[str, ...]:
+    """Set `a.b=value` in `tree`; the value is read as YAML. Returns the key path."""
+    path, separator, text = override.partition("=")
+    keys = tuple(path.strip().split("."))
+    if not separator or not all(keys):
+        raise UserError(
+            f"{override!r} is not an override; write key.path=value, such as train.epochs=20"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{override!r}: the value is not valid YAML; quote it") from None
+    node = tree
+    for key in keys[:-1]:
+        child = node.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise UserError(f"{override!r}: {key!r} is a value, not a section")
+        node = child
+    node[keys[-1]] = value
+    return keys
+
+
+def _explain(error: ValidationError, path: Path, origins: dict[tuple[str, ...], str]) -> str:
+    """One line for all that is wrong, each with its place and its mend."""
+    lines = []
+    for problem in error.errors():
+        keys = tuple(str(part) for part in problem["loc"])
+        origin = next((text for at, text in origins.items() if keys[: len(at)] == at), str(path))
+        lines.append(f"{origin}: {_explain_one(problem, keys)}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _explain_one(problem: Any, keys: tuple[str, ...]) -> str:
+    dotted = ".".join(keys)
+    if problem["type"] == "extra_forbidden":
+        valid = _valid_keys(keys[:-1])
+        return f"unknown key {dotted!r}{nearest(keys[-1], valid)} (known here: {', '.join(valid)})"
+    message = problem["msg"].removeprefix("Value error, ")
+    value = problem.get("input")
+    shown = "" if isinstance(value, dict | Section) else f" (it is {value!r})"
+    return f"{dotted or 'configuration'}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _valid_keys(path: tuple[str, ...]) -> list[str]:
+    """The keys that are valid at `path`, found by walking the sections' types."""
+    section: type[BaseModel] = Config
+    for key in path:
+        if key in _augmentation_names():
+            members = get_args(get_args(Augmentation)[0])
+            section = members[_augmentation_names().index(key)]
+        elif key in section.model_fields:
+            annotation = section.model_fields[key].annotation
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                section = annotation
+    return list(section.model_fields)

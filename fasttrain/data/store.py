@@ -1,0 +1,208 @@
+"""A prepared data set on disk: whole arrays, memory-mapped, checksummed, cached by content.
+
+    <cache>/stores/cifar10-<key>/
+      store.json                          what it holds, and a SHA-256 for each file
+      train-images.npy  train-labels.npy  (N, H, W, 3) uint8, (N,) int64
+      test-images.npy   test-labels.npy
+
+The folder appears under its final name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from fasttrain.errors import UserError
+from fasttrain.files import atomic_folder, explain_write_errors
+
+SplitName = Literal["train", "test"]
+SPLITS: tuple[SplitName, SplitName] = ("train", "test")
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures and their classes.
+
+    Attributes:
+        images: (N, H, W, 3) uint8, RGB.
+        labels: (N,) int64, positions in the store's `classes`.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A data set ready to train on; the arrays are read from disk when they are touched.
+
+    Attributes:
+        name: The data set's name.
+        folder: Where it lies.
+        classes: The class names; a label is a position in this tuple.
+        train: The training split.
+        test: The test split.
+        mean: Mean of each channel over the training split, 0 to 255.
+        std: Standard deviation of each channel over the training split, 0 to 255.
+        key: A short hash of the content.
+    """
+
+    name: str
+    folder: Path
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    key: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every picture, in pixels."""
+        _, height, width, _ = self.train.images.shape
+        return height, width
+
+
+def cache_folder() -> Path:
+    """Return `$FASTTRAIN_CACHE`, or the folder where this user's programs keep their caches."""
+    from platformdirs import user_cache_path
+
+    explicit = os.environ.get("FASTTRAIN_CACHE")
+    return Path(explicit) if explicit else user_cache_path("fasttrain")
+
+
+def obtain(
+    name: str,
+    key: str,
+    read: Callable[[], tuple[tuple[str, ...], Mapping[SplitName, Split]]],
+    root: Path | None = None,
+) -> Store:
+    """Open the store of this name and content key, preparing it first where there is none.
+
+    Processes that ask at the same time wait for the one that prepares. A store whose checksums
+    do not hold is set aside and prepared again.
+
+    Args:
+        name: The data set's name.
+        key: A hash that changes whenever the content of the source does.
+        read: Reads the source; returns the class names and the two splits.
+        root: The cache folder; by default `cache_folder()`.
+
+    Raises:
+        UserError: the source is unusable, or the cache cannot be written.
+    """
+    folder = (root or cache_folder()) / "stores" / f"{name}-{key}"
+    with explain_write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    if (folder / "store.json").exists():
+        try:
+            return open_store(folder)
+        except UserError:
+            if not os.access(folder.parent, os.W_OK):
+                raise
+    with explain_write_errors(folder), FileLock(folder.parent / f".{folder.name}.lock"):
+        if folder.exists():
+            try:
+                return open_store(folder)
+            except UserError:
+                shutil.rmtree(folder)
+        classes, splits = read()
+        _write(folder, name, key, classes, splits)
+    return open_store(folder)
+
+
+def open_store(folder: Path) -> Store:
+    """Open a prepared store and hold every file against its checksum.
+
+    Raises:
+        UserError: something is missing, of another format, or damaged; the file is named.
+    """
+    try:
+        about = json.loads((folder / "store.json").read_text())
+        if about["format"] != _FORMAT:
+            raise UserError(f"{folder}: a store of format {about['format']}, not {_FORMAT}")
+        for file, digest in about["sha256"].items():
+            if _sha256(folder / file) != digest:
+                raise UserError(
+                    f"{folder / file}: the checksum does not hold; delete the folder and run again"
+                )
+        splits = {split: _map_split(folder, split) for split in SPLITS}
+        return Store(
+            name=about["name"],
+            folder=folder,
+            classes=tuple(about["classes"]),
+            mean=tuple(about["mean"]),
+            std=tuple(about["std"]),
+            key=about["key"],
+            **splits,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}: not a whole prepared store ({error}); delete the folder and run again"
+        ) from error
+
+
+def _map_split(folder: Path, split: SplitName) -> Split:
+    images = np.load(folder / f"{split}-images.npy", mmap_mode="r")
+    labels = np.load(folder / f"{split}-labels.npy")
+    if len(images) != len(labels):
+        raise UserError(f"{folder}: {len(images)} {split} pictures but {len(labels)} labels")
+    return Split(images, labels)
+
+
+def _write(
+    folder: Path,
+    name: str,
+    key: str,
+    classes: tuple[str, ...],
+    splits: Mapping[SplitName, Split],
+) -> None:
+    """Write a whole store, or nothing."""
+    mean, std = channel_statistics(splits["train"].images)
+    with atomic_folder(folder) as aside:
+        for split in SPLITS:
+            np.save(aside / f"{split}-images.npy", splits[split].images)
+            np.save(aside / f"{split}-labels.npy", splits[split].labels)
+        about: dict[str, Any] = {
+            "format": _FORMAT,
+            "name": name,
+            "key": key,
+            "classes": classes,
+            "mean": mean,
+            "std": std,
+            "sha256": {file.name: _sha256(file) for file in sorted(aside.iterdir())},
+        }
+        (aside / "store.json").write_text(json.dumps(about, indent=2))
+
+
+def channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[float]]:
+    """Exact mean and standard deviation of each channel of (N, H, W, 3) uint8, 0 to 255.
+
+    They are computed from a histogram, so the result does not depend on the order of summation.
+    """
+    histogram = np.zeros((images.shape[-1], 256), dtype=np.int64)
+    for start in range(0, len(images), 4096):  # bincount widens to 64 bits: a piece at a time
+        for channel, counts in enumerate(histogram):
+            counts += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
+    values, total = np.arange(256, dtype=np.float64), histogram[0].sum()
+    means = histogram @ values / total
+    squares = (values - means[:, None]) ** 2
+    return means.tolist(), np.sqrt((histogram * squares).sum(axis=1) / total).tolist()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

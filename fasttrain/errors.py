@@ -1,0 +1,35 @@
+"""What can go wrong, by whose hand, and the exit code that says so."""
+
+from __future__ import annotations
+
+
+class FasttrainError(Exception):
+    """An expected end of a command: one line for the user, no traceback."""
+
+    exit_code = 1
+
+
+class UserError(FasttrainError):
+    """The user's input cannot be used; the message says what, where, and the mend."""
+
+    exit_code = 2
+
+
+class DivergedError(FasttrainError):
+    """Training produced a loss that is not a finite number."""
+
+    exit_code = 3
+
+
+class StoppedError(FasttrainError):
+    """A signal ended the run after a checkpoint was written; run the command again."""
+
+    exit_code = 75
+
+
+def nearest(name: str, valid: list[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the closest valid name, or an empty string."""
+    from difflib import get_close_matches
+
+    matches = get_close_matches(name, valid, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,104 @@
+"""Writing files so that what stands under its final name is whole.
+
+Everything is written aside (`.name.<random>.part`), flushed to the device, then renamed: a
+process killed at any moment leaves the old content or the new one, never a piece of either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from fasttrain.errors import UserError
+
+_MENDS = {
+    errno.ENOSPC: "no space left on the device; free some room or choose another folder",
+    errno.EDQUOT: "the disk quota is used up; free some room or choose another folder",
+    errno.EACCES: "no right to write there; change the permissions or choose another folder",
+    errno.EPERM: "no right to write there; change the permissions or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a file of that name is in the way; choose another folder",
+}
+
+
+@contextlib.contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into a `UserError` of one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = _MENDS.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write {path}: {reason}") from error
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically.
+
+    Raises:
+        UserError: there is no room, or no right to write there.
+    """
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+        )
+        aside = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.chmod(0o644)
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _fsync(path.parent)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write `content` to `path` atomically, as UTF-8; errors as `write_bytes`."""
+    write_bytes(path, content.encode())
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a folder aside, then let it appear under its final name at once.
+
+    Yields the folder to write into. When the block ends without an error everything in it is
+    flushed to the device and it is renamed to `path`, which must not exist; after an error it is
+    removed and nothing appears.
+
+    Raises:
+        UserError: there is no room, or no right to write there.
+    """
+    with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        try:
+            yield aside
+            for file in aside.iterdir():
+                _fsync(file)
+            _fsync(aside)
+            aside.chmod(0o755)
+            aside.rename(path)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        _fsync(path.parent)
