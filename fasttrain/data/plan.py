@@ -12,9 +12,9 @@ Shapes: B is the global batch, N the number of pictures, W the number of ranks.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +95,43 @@ def holdout(count: int, held_out: int) -> tuple[Ints, Ints]:
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-class TrainingPlan:
+class Plan(ABC):
+    """What every plan can do once it can plan a whole epoch.
+
+    Attributes:
+        batch_size: B, the global batch over all ranks.
+        steps_per_epoch: Batches in one epoch or pass.
+    """
+
+    batch_size: int
+    steps_per_epoch: int
+
+    @abstractmethod
+    def epoch(self, epoch: int) -> Batch:
+        """The whole epoch as one long batch of `steps_per_epoch * B` rows, in order."""
+
+    def locate(self, step: int, shard: Shard) -> tuple[int, slice, int]:
+        """Where a rank's slice of batch `step` lies.
+
+        Returns the epoch, the rows of `epoch(...)`, and how many of the rows count.
+        """
+        if self.batch_size % shard.world:
+            raise ValueError(f"a batch of {self.batch_size} has no {shard.world} equal slices")
+        epoch, within = divmod(step, self.steps_per_epoch)
+        share = self.batch_size // shard.world
+        first = within * self.batch_size + shard.rank * share
+        valid = min(max(self.epoch(epoch).valid - first, 0), share)
+        return epoch, slice(first, first + share), valid
+
+    def batch(self, step: int, shard: Shard = Shard()) -> Batch:  # noqa: B008 - frozen
+        """Return this rank's slice of batch `step`, counted over the whole run; views only."""
+        epoch, rows, valid = self.locate(step, shard)
+        whole = self.epoch(epoch)
+        draws = {name: values[rows] for name, values in whole.draws.items()}
+        return Batch(step, whole.indices[rows], draws, valid)
+
+
+class TrainingPlan(Plan):
     """An endless sequence of full batches: each epoch a new order, the short last batch dropped.
 
     Args:
@@ -122,10 +158,17 @@ class TrainingPlan:
         self.augment = tuple(augment)
         self.size = size
         self.steps_per_epoch = len(pictures) // batch_size
-        self.epoch = lru_cache(maxsize=2)(self._epoch)
+        self._kept: dict[int, Batch] = {}
 
-    def _epoch(self, epoch: int) -> Batch:
-        """The whole epoch as one long batch of `steps_per_epoch * B` rows, in training order."""
+    def epoch(self, epoch: int) -> Batch:
+        """The whole epoch as one long batch; the last two are kept."""
+        if epoch not in self._kept:
+            for old in list(self._kept)[:-1]:
+                del self._kept[old]
+            self._kept[epoch] = self._plan_epoch(epoch)
+        return self._kept[epoch]
+
+    def _plan_epoch(self, epoch: int) -> Batch:
         order = permutation(self.seed, "order", epoch, len(self.pictures))
         indices = self.pictures[order[: self.steps_per_epoch * self.batch_size]]
         draws = {entry.name: self._draw(entry, epoch, indices) for entry in self.augment}
@@ -153,11 +196,6 @@ class TrainingPlan:
                 )
                 return np.stack([rows, columns], axis=1)
 
-    def batch(self, step: int, shard: Shard = Shard()) -> Batch:  # noqa: B008 - frozen
-        """Return this rank's slice of global batch `step`, counted over the whole run."""
-        epoch, within = divmod(step, self.steps_per_epoch)
-        return _slice(self.epoch(epoch), step, within * self.batch_size, self.batch_size, shard)
-
     def fingerprint(self) -> str:
         """A short hash of all that decides the batches; equal fingerprints, equal batches."""
         settings = [_PLAN_VERSION, self.batch_size, self.seed, self.size]
@@ -167,42 +205,21 @@ class TrainingPlan:
         return digest.hexdigest()[:16]
 
 
-class EvaluationPlan:
+class EvaluationPlan(Plan):
     """One pass over `pictures` in order, nothing changed; the last batch is padded to full size.
 
     The padding repeats the first picture and is told apart by `Batch.valid`. The batch is rounded
     up so that every rank's slice has the same size.
     """
 
-    augment: tuple[Augmentation, ...] = ()
-
     def __init__(self, pictures: Ints, batch_size: int, world: int = 1) -> None:
         self.pictures = pictures
         self.batch_size = -(-min(batch_size, len(pictures)) // world) * world
         self.steps_per_epoch = -(-len(pictures) // self.batch_size)
+        padding = self.steps_per_epoch * self.batch_size - len(pictures)
+        indices = np.concatenate([pictures, np.repeat(pictures[:1], padding)])
+        self._pass = Batch(0, indices, {}, len(pictures))
 
-    @lru_cache(maxsize=1)  # noqa: B019 - one plan per split lives as long as the run
-    def epoch(self, epoch: int) -> Batch:
-        """The whole pass as one long batch, padded; the same for every epoch."""
-        padding = self.steps_per_epoch * self.batch_size - len(self.pictures)
-        indices = np.concatenate([self.pictures, np.repeat(self.pictures[:1], padding)])
-        return Batch(epoch * self.steps_per_epoch, indices, {}, len(self.pictures))
-
-    def batch(self, step: int, shard: Shard = Shard()) -> Batch:  # noqa: B008 - frozen
-        """Return this rank's slice of batch `step` of the pass."""
-        start = step * self.batch_size
-        return _slice(self.epoch(0), step, start, self.batch_size, shard)
-
-
-Plan = TrainingPlan | EvaluationPlan
-
-
-def _slice(whole: Batch, step: int, start: int, size: int, shard: Shard) -> Batch:
-    """Cut a rank's rows of one global batch out of an epoch; views, nothing is copied."""
-    if size % shard.world:
-        raise ValueError(f"a batch of {size} cannot be cut into {shard.world} equal slices")
-    share = size // shard.world
-    first = start + shard.rank * share
-    rows = slice(first, first + share)
-    draws = {name: values[rows] for name, values in whole.draws.items()}
-    return Batch(step, whole.indices[rows], draws, min(max(whole.valid - first, 0), share))
+    def epoch(self, epoch: int) -> Batch:  # noqa: ARG002 - every pass is the same
+        """The whole pass as one long batch, padded."""
+        return self._pass

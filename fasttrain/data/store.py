@@ -45,6 +45,10 @@ class Split:
     labels: NDArray[np.int64]
 
 
+Content = tuple[tuple[str, ...], Mapping[SplitName, Split]]  # the class names, the splits
+Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
+
+
 @dataclass(frozen=True)
 class Store:
     """A data set ready to train on; the arrays are read from disk when they are touched.
@@ -87,7 +91,7 @@ def cache_folder() -> Path:
 def obtain(
     name: str,
     key: str,
-    read: Callable[[], tuple[tuple[str, ...], Mapping[SplitName, Split]]],
+    read: Callable[[], Content],
     root: Path | None = None,
 ) -> Store:
     """Open the store of this name and content key, preparing it first where there is none.
@@ -114,6 +118,7 @@ def obtain(
             if not os.access(folder.parent, os.W_OK):
                 raise
     with explain_write_errors(folder), FileLock(folder.parent / f".{folder.name}.lock"):
+        sweep(folder)
         if folder.exists():
             try:
                 return open_store(folder)
@@ -122,6 +127,12 @@ def obtain(
         classes, splits = read()
         _write(folder, name, key, classes, splits)
     return open_store(folder)
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed processes left aside of `path`; only the holder of its lock may."""
+    for part in path.parent.glob(f".{path.name}.*.part"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def open_store(folder: Path) -> Store:

@@ -1,0 +1,146 @@
+"""What each augmentation means, in plain batched torch: the oracle every loader is held to.
+
+Geometry works on whole pixels of uint8 pictures and is exact; `normalize` is the only step in
+floating point. Loaders may compute the same thing faster, never differently.
+
+Shapes: B pictures of H x W pixels and 3 channels, (B, H, W, 3), until `normalize`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fasttrain.config import Augmentation, Crop, Cutout, Flip
+
+
+@dataclass(frozen=True)
+class Transform:
+    """All that is done to a picture between the store and the model.
+
+    Attributes:
+        augment: The augmentations, in order.
+        mean: Mean of each channel of the training set, 0 to 255.
+        std: Standard deviation of each channel of the training set, 0 to 255.
+        raw: Stop before `normalize` and deliver uint8; for tests and contact sheets.
+    """
+
+    augment: tuple[Augmentation, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    raw: bool = False
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The mean colour in whole grey levels: what a cut-out square is covered with."""
+        red, green, blue = (round(value) for value in self.mean)
+        return red, green, blue
+
+    def apply(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Change (B, H, W, 3) uint8 pictures as drawn; return (B, 3, H, W), channels last."""
+        return self.finish(self.geometry(images, draws))
+
+    def geometry(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Apply every augmentation in order; uint8 in, uint8 out, the same shape."""
+        for entry in self.augment:
+            draw = draws[entry.name]
+            match entry:
+                case Crop():
+                    images = crop(images, draw, entry.padding, entry.mode)
+                case Flip():
+                    images = flip(images, draw)
+                case Cutout():
+                    images = cutout(images, draw, entry.size, self.fill)
+        return images
+
+    def finish(self, images: Tensor) -> Tensor:
+        """Normalise unless `raw`; (B, H, W, 3) uint8 to (B, 3, H, W) in channels-last memory."""
+        if self.raw:
+            return images.permute(0, 3, 1, 2)
+        return normalize(images, self.mean, self.std)
+
+
+def crop(images: Tensor, corner: Tensor, padding: int, mode: str) -> Tensor:
+    """Pad by `padding` pixels on every side, then cut the original size out at `corner`.
+
+    Args:
+        images: (B, H, W, 3).
+        corner: (B, 2) top and left of the cut in the padded picture, 0 to `2 * padding`.
+        padding: Pixels added on every side.
+        mode: `zero` pads with black, `reflect` mirrors the picture without its border pixel.
+    """
+    count, height, width, _ = images.shape
+    rows = source_positions(corner[:, 0], height, padding)
+    columns = source_positions(corner[:, 1], width, padding)
+    return gather_pixels(images, torch.arange(count, device=images.device), rows, columns, mode)
+
+
+def source_positions(start: Tensor, length: int, padding: int) -> Tensor:
+    """Where along one axis each output pixel comes from; (B,) starts to (B, length).
+
+    Positions outside `[0, length)` lie in the padding.
+    """
+    return start[:, None] + torch.arange(length, device=start.device) - padding
+
+
+def gather_pixels(
+    source: Tensor, pictures: Tensor, rows: Tensor, columns: Tensor, mode: str
+) -> Tensor:
+    """Pick pixel `(rows[b, i], columns[b, j])` of `source[pictures[b]]` for every b, i, j.
+
+    Args:
+        source: (N, H, W) or (N, H, W, C).
+        pictures: (B,) positions in `source`.
+        rows: (B, I) rows, which may lie outside the picture.
+        columns: (B, J) columns, likewise.
+        mode: What lies outside: `zero` or `reflect`.
+    """
+    height, width = source.shape[1:3]
+    if mode == "reflect":
+        rows, columns = reflect(rows, height), reflect(columns, width)
+    inside_rows, inside_columns = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    pixels = source[pictures[:, None, None], rows[:, :, None], columns[:, None, :]]
+    if mode == "reflect":
+        return pixels
+    inside = inside_rows[:, :, None] & inside_columns[:, None, :]
+    return torch.where(inside.reshape(*inside.shape, *[1] * (pixels.ndim - 3)), pixels, 0)
+
+
+def reflect(positions: Tensor, length: int) -> Tensor:
+    """Fold positions up to `length - 1` beyond either end back into `[0, length)`."""
+    return (length - 1) - ((length - 1) - positions.abs()).abs()
+
+
+def flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Mirror left to right the pictures whose (B,) `mirrored` is not 0."""
+    return torch.where(mirrored.bool()[:, None, None, None], images.flip(2), images)
+
+
+def cutout(images: Tensor, centre: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:
+    """Cover a square of `size` pixels, as much of it as lies in the picture, with `fill`.
+
+    An even square reaches `size / 2` pixels up and left of its (B, 2) centre pixel and one less
+    down and right.
+    """
+    _, height, width, _ = images.shape
+    first = centre - size // 2
+    rows = torch.arange(height, device=images.device) - first[:, :1]
+    columns = torch.arange(width, device=images.device) - first[:, 1:]
+    covered = ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[
+        :, None, :
+    ]
+    colour = torch.tensor(fill, dtype=images.dtype, device=images.device)
+    return torch.where(covered[..., None], colour, images)
+
+
+def normalize(
+    images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Tensor:
+    """Shift and scale each channel; (B, H, W, 3) uint8 to (B, 3, H, W) float32, channels last."""
+    shift = torch.tensor(mean, device=images.device)
+    scale = torch.tensor([1 / value for value in std], device=images.device)
+    return ((images.float() - shift) * scale).permute(0, 3, 1, 2)

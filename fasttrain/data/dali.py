@@ -1,0 +1,192 @@
+"""The DALI loader: one pipeline definition that runs on a GPU or on a CPU.
+
+The parameters of every augmentation come from the plan through `external_source`, a whole batch
+as one contiguous array, so DALI's own generators are never used and no Python runs per picture.
+This file holds the only DALI import.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from nvidia.dali import fn, pipeline_def, types
+
+from fasttrain.config import Crop, Cutout, Flip
+from fasttrain.data.augment import Transform
+from fasttrain.data.loader import Pictures
+from fasttrain.data.plan import Batch, Plan, Shard
+from fasttrain.data.store import Split
+
+_PREFETCH = 2
+Array = NDArray[Any]
+
+
+class DaliLoader:
+    """Executes a plan in a DALI pipeline; see `loader.Loader` for the contract.
+
+    Args:
+        split: The pictures; each batch is cut out of them and handed to DALI.
+        plan: Which of them, in which order, changed how.
+        shard: The part of every batch that this rank executes.
+        transform: What the plan's draws mean.
+        device: Where the pipeline runs.
+        threads: Number of DALI's CPU threads.
+    """
+
+    name = "dali"
+
+    def __init__(
+        self,
+        split: Split,
+        plan: Plan,
+        shard: Shard,
+        transform: Transform,
+        device: torch.device,
+        threads: int = 2,
+    ) -> None:
+        self._split = split
+        self._plan = plan
+        self._shard = shard
+        self._transform = transform
+        self._device = device
+        self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
+        self._steps: Iterator[int] = iter(())
+        self._in_flight: deque[tuple[Batch, list[Array]]] = deque()
+        on_gpu = device.type == "cuda"
+        self._pipeline = _pipeline(
+            self._next_inputs,
+            transform,
+            (split.images.shape[1], split.images.shape[2]),
+            on_gpu,
+            batch_size=plan.batch_size // shard.world,
+            num_threads=max(threads, 1),
+            device_id=(device.index or 0) if on_gpu else None,
+            prefetch_queue_depth=_PREFETCH,
+        )
+        self._pipeline.build()
+
+    def batches(self, first: int, last: int) -> Iterator[Pictures]:
+        """Yield this rank's slices of batches `first` to `last - 1`."""
+        self._drain()
+        self._steps = iter(range(first, last))
+        self._pipeline.schedule_run()
+        for _ in range(first, last):
+            images = self._take()
+            batch, _inputs = self._in_flight.popleft()
+            self._pipeline.schedule_run()
+            indices = torch.from_numpy(batch.indices).to(self._device, non_blocking=True)
+            yield Pictures(images, self._labels[indices], batch.valid)
+
+    def close(self) -> None:
+        """End DALI's threads and free its buffers."""
+        self._drain()
+        del self._pipeline
+
+    def _next_inputs(self) -> list[Array]:
+        """What DALI asks for before each run.
+
+        DALI reads the arrays in place, so they are kept until their batch has come out.
+        """
+        batch = self._plan.batch(next(self._steps), self._shard)
+        inputs = _inputs(self._split.images[batch.indices], batch, self._transform)
+        self._in_flight.append((batch, inputs))
+        return inputs
+
+    def _take(self) -> torch.Tensor:
+        """Wait for the next batch; (B, 3, H, W) in channels-last memory, nothing is copied.
+
+        The dynamic executor gives every batch a buffer of its own, which lives as long as the
+        tensor does.
+        """
+        (output,) = self._pipeline.share_outputs()
+        images = torch.from_dlpack(output.as_tensor())
+        self._pipeline.release_outputs()
+        return images.permute(0, 3, 1, 2)
+
+    def _drain(self) -> None:
+        """Take back what an unfinished pass left in flight, so that the next one starts clean."""
+        self._steps = iter(())
+        while self._in_flight:
+            self._take()
+            self._in_flight.popleft()
+        self._pipeline.schedule_run()  # meets the end of the steps: only then can it be reset
+        self._pipeline.reset()
+
+
+def _inputs(images: NDArray[np.uint8], batch: Batch, transform: Transform) -> list[Array]:
+    """The batch's arrays in the order of the pipeline's inputs: pictures, then draws."""
+    draws: list[Array] = []
+    for entry in transform.augment:
+        draw = batch.draws[entry.name]
+        match entry:
+            case Crop(mode="reflect", padding=margin):
+                # DALI cannot mirror a border, so the margin is put on here and only cut there.
+                width = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+                images = np.pad(images, width, mode="reflect")
+                draws.append(draw)
+            case Crop(padding=margin):
+                draws.append(draw - np.int32(margin))
+            case Flip():
+                draws.append(draw)
+            case Cutout(size=side):
+                draws.append((draw - np.int32(side // 2)).astype(np.float32))
+    return [images, *draws]
+
+
+@pipeline_def(exec_dynamic=True, seed=0)  # the seed only quiets a warning: nothing here is random
+def _pipeline(source: Any, transform: Transform, size: tuple[int, int], on_gpu: bool) -> Any:
+    """Cut, mirror and normalise in as few passes as DALI allows, then cover."""
+    names = [entry.name for entry in transform.augment]
+    images, *inputs = fn.external_source(
+        source,
+        num_outputs=1 + len(names),
+        batch=True,
+        no_copy=True,
+        layout=["HWC", *[""] * len(names)],
+    )
+    draws = dict(zip(names, inputs, strict=True))
+    if on_gpu:
+        images = images.gpu()
+    if "crop" in draws:
+        images = fn.slice(
+            images,
+            start=draws["crop"],
+            shape=list(size),
+            axes=[0, 1],
+            out_of_bounds_policy="pad",
+            fill_values=0,
+        )
+    images = _mirror_and_normalize(images, draws.get("flip", 0), transform)
+    for entry in transform.augment:
+        if isinstance(entry, Cutout):
+            images = fn.erase(
+                images,
+                anchor=draws["cutout"],
+                shape=[float(entry.size)] * 2,
+                axes=[0, 1],
+                fill_value=_fill(transform),
+            )
+    return images
+
+
+def _mirror_and_normalize(images: Any, mirror: Any, transform: Transform) -> Any:
+    """One operator for both; with a raw transform it leaves the grey levels as they are."""
+    mean, std, dtype = transform.mean, transform.std, types.FLOAT
+    if transform.raw:
+        mean, std, dtype = (0.0,) * 3, (1.0,) * 3, types.UINT8
+    return fn.crop_mirror_normalize(
+        images, mirror=mirror, mean=list(mean), std=list(std), dtype=dtype, output_layout="HWC"
+    )
+
+
+def _fill(transform: Transform) -> list[float]:
+    """The colour of a cut-out square, in the units that pictures have at that point."""
+    if transform.raw:
+        return [float(value) for value in transform.fill]
+    channels = zip(transform.fill, transform.mean, transform.std, strict=True)
+    return [(value - mean) / std for value, mean, std in channels]

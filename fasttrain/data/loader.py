@@ -1,0 +1,102 @@
+"""What a loader is, and which one a run gets.
+
+A loader executes a plan: it is given steps and delivers this rank's slices of those batches on
+the device. Three do so, and are held equal by `tests/parity`: `dali`, `resident`, `reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from fasttrain.config import LoaderName
+from fasttrain.data.augment import Transform
+from fasttrain.data.plan import Plan, Shard
+from fasttrain.data.store import Split
+from fasttrain.errors import UserError
+
+ResolvedLoader = Literal["dali", "resident", "reference"]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A rank's slice of a batch, on the device.
+
+    Attributes:
+        images: (B, 3, H, W) float32 in channels-last memory (uint8 from a raw transform).
+        labels: (B,) int64.
+        valid: How many of the first rows count; fewer than B only in the last evaluation batch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    valid: int
+
+
+class Loader(Protocol):
+    """Executes a plan on a device."""
+
+    name: str
+
+    def batches(self, first: int, last: int) -> Iterator[Pictures]:
+        """Yield this rank's slices of batches `first` to `last - 1`, in order."""
+        ...
+
+    def close(self) -> None:
+        """End helper threads and processes."""
+        ...
+
+
+def choose(name: LoaderName, device: torch.device) -> tuple[ResolvedLoader, str]:
+    """Settle `auto`; return the loader's name and the reason in a few words.
+
+    Raises:
+        UserError: the loader that was asked for is not installed.
+    """
+    has_dali = find_spec("nvidia") is not None and find_spec("nvidia.dali") is not None
+    if name == "dali" and not has_dali:
+        raise UserError(
+            "data.loader=dali: DALI is not installed; install nvidia-dali-cuda130 "
+            "or choose data.loader=auto"
+        )
+    if name != "auto":
+        return name, "as configured"
+    if has_dali and device.type == "cuda":
+        return "dali", "DALI is installed and there is a GPU"
+    why = "there is no GPU" if has_dali else "DALI is not installed"
+    return "resident", f"{why}; the fastest that works here"
+
+
+def make_loader(
+    name: ResolvedLoader,
+    split: Split,
+    plan: Plan,
+    shard: Shard,
+    transform: Transform,
+    device: torch.device,
+    *,
+    compile: bool = True,  # noqa: A002 - the name torch gives it
+    workers: int = 2,
+) -> Loader:
+    """Build the loader of that name; the arguments mean what they mean in `ResidentLoader`.
+
+    `workers` is the number of DALI's threads or of the reference loader's processes.
+    """
+    match name:
+        case "dali":
+            from fasttrain.data.dali import DaliLoader
+
+            return DaliLoader(split, plan, shard, transform, device, workers)
+        case "resident":
+            from fasttrain.data.resident import ResidentLoader
+
+            return ResidentLoader(split, plan, shard, transform, device, compile)
+        case "reference":
+            from fasttrain.data.reference import ReferenceLoader
+
+            return ReferenceLoader(split, plan, shard, transform, device, workers)

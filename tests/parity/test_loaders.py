@@ -1,0 +1,140 @@
+"""The same batch for the same (seed, step), whichever loader executes the plan."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from fasttrain.config import Augmentation, Crop, Cutout, Flip
+from fasttrain.data.augment import Transform
+from fasttrain.data.loader import ResolvedLoader, make_loader
+from fasttrain.data.plan import EvaluationPlan, Plan, Shard, TrainingPlan
+from fasttrain.data.store import Split
+
+LOADERS: list[ResolvedLoader] = ["dali", "resident", "reference"]
+MEAN, STD = (125.3, 122.95, 113.9), (62.99, 62.1, 66.7)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+RECIPES: list[tuple[Augmentation, ...]] = [
+    (),
+    (Crop(padding=4),),
+    (Crop(padding=3, mode="reflect"),),
+    (Flip(),),
+    (Flip(mode="alternating"),),
+    (Cutout(size=8),),
+    (Cutout(size=5),),
+    (Crop(padding=4), Flip(), Cutout(size=12)),
+    (Crop(padding=2, mode="reflect"), Flip(mode="alternating"), Cutout(size=7)),
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> None:
+    torch.compiler.reset()  # dozens of transforms share one function: past 8 it would run eagerly
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    generator = np.random.default_rng(7)
+    images = generator.integers(0, 256, (90, 32, 32, 3), dtype=np.uint8)
+    return Split(images, generator.integers(0, 10, 90).astype(np.int64))
+
+
+def run(
+    name: ResolvedLoader, split: Split, plan: Plan, transform: Transform, device: str, steps: range
+) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
+    place = torch.device(device)
+    loader = make_loader(name, split, plan, Shard(), transform, place, workers=0)
+    batches = [
+        (pictures.images.cpu(), pictures.labels.cpu(), pictures.valid)
+        for pictures in loader.batches(steps.start, steps.stop)
+    ]
+    loader.close()
+    return batches
+
+
+def oracle(split: Split, plan: Plan, transform: Transform, step: int) -> torch.Tensor:
+    batch = plan.batch(step)
+    draws = {name: torch.from_numpy(values) for name, values in batch.draws.items()}
+    return transform.apply(torch.from_numpy(split.images[batch.indices]), draws)
+
+
+def describe(recipe: tuple[Augmentation, ...]) -> str:
+    return "+".join(str(entry).replace(" ", ",") for entry in recipe) or "plain"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("recipe", RECIPES, ids=describe)
+@pytest.mark.parametrize("name", LOADERS)
+def test_every_loader_delivers_the_planned_batch(
+    name: ResolvedLoader, recipe: tuple[Augmentation, ...], device: str, split: Split
+) -> None:
+    plan = TrainingPlan(np.arange(90), 40, seed=11, augment=recipe, size=(32, 32))
+    steps = range(1, 5)  # from the middle of the first epoch into the third
+    for raw in (True, False):
+        transform = Transform(recipe, MEAN, STD, raw)
+        for step, (images, labels, valid) in zip(
+            steps, run(name, split, plan, transform, device, steps), strict=True
+        ):
+            expected = oracle(split, plan, transform, step)
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            assert valid == 40
+            assert labels.tolist() == split.labels[plan.batch(step).indices].tolist()
+            if raw:
+                assert torch.equal(images, expected)
+            else:
+                assert images.dtype == torch.float32
+                assert (images - expected).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", LOADERS)
+def test_an_evaluation_pass_is_whole_ordered_and_repeatable(
+    name: ResolvedLoader, device: str, split: Split
+) -> None:
+    plan = EvaluationPlan(np.arange(5, 90), 40)
+    transform = Transform((), MEAN, STD, raw=True)
+    place = torch.device(device)
+    loader = make_loader(name, split, plan, Shard(), transform, place, workers=0)
+    for _ in range(2):
+        seen = [
+            picture
+            for pictures in loader.batches(0, plan.steps_per_epoch)
+            for picture in pictures.images[: pictures.valid].permute(0, 2, 3, 1).cpu()
+        ]
+        assert np.array_equal(torch.stack(seen).numpy(), split.images[5:])
+    loader.close()
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_an_abandoned_pass_does_not_leak_into_the_next(name: ResolvedLoader, split: Split) -> None:
+    plan = TrainingPlan(np.arange(90), 30, seed=2, augment=(Flip(),), size=(32, 32))
+    transform = Transform((Flip(),), MEAN, STD, raw=True)
+    loader = make_loader(
+        name, split, plan, Shard(), transform, torch.device("cpu"), workers=0, compile=False
+    )
+    list(itertools.islice(loader.batches(0, 9), 2))
+    for step, pictures in zip(range(4, 7), loader.batches(4, 7), strict=True):
+        assert torch.equal(pictures.images, oracle(split, plan, transform, step))
+    loader.close()
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_slices_of_all_ranks_are_the_global_batch(
+    name: ResolvedLoader, world: int, split: Split
+) -> None:
+    recipe = (Crop(padding=4), Flip(), Cutout(size=8))
+    plan = TrainingPlan(np.arange(90), 30, seed=5, augment=recipe, size=(32, 32))
+    transform = Transform(recipe, MEAN, STD, raw=True)
+    slices = []
+    for rank in range(world):
+        loader = make_loader(
+            name, split, plan, Shard(rank, world), transform, torch.device("cpu"), workers=0,
+            compile=False,
+        )
+        slices.append(next(iter(loader.batches(4, 5))).images)
+        loader.close()
+    assert torch.equal(torch.cat(slices), oracle(split, plan, transform, 4))
