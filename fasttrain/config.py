@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -71,7 +72,14 @@ def _as_duration(value: object) -> object:
     return Duration.parse(value) if isinstance(value, str) else value
 
 
+def _countable(value: Duration) -> Duration:
+    if value.unit == "min":
+        raise ValueError("this is counted in steps, epochs or %, not in minutes")
+    return value
+
+
 DurationField = Annotated[Duration, BeforeValidator(_as_duration), PlainSerializer(str)]
+StepsField = Annotated[DurationField, AfterValidator(_countable)]
 
 
 class Crop(Section):
@@ -179,14 +187,7 @@ class Schedule(Section):
     """The learning rate over the run, as a factor of `optim.lr`."""
 
     name: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: DurationField = Duration(value=0, unit="epochs")
-
-    @field_validator("warmup")
-    @classmethod
-    def _warmup_unit(cls, value: Duration) -> Duration:
-        if value.unit == "min":
-            raise ValueError("a warm-up is counted in steps, epochs or %, not in minutes")
-        return value
+    warmup: StepsField = Duration(value=0, unit="epochs")
 
 
 class Train(Section):
@@ -199,8 +200,8 @@ class Train(Section):
     channels_last: bool = True
     deterministic: bool = False
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    log_every: DurationField = Duration(value=50, unit="steps")
-    evaluate_every: DurationField = Duration(value=1, unit="epochs")
+    log_every: StepsField = Duration(value=50, unit="steps")
+    evaluate_every: StepsField = Duration(value=1, unit="epochs")
     processes: int | None = Field(None, ge=1)
 
 

@@ -49,6 +49,10 @@ Content = tuple[tuple[str, ...], Mapping[SplitName, Split]]  # the class names, 
 Progress = Callable[[str, int, int], None]  # what is being done, how much is done, of how much
 
 
+def silent(what: str, done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""
+
+
 @dataclass(frozen=True)
 class Store:
     """A data set ready to train on; the arrays are read from disk when they are touched.
@@ -78,6 +82,11 @@ class Store:
         """Height and width of every picture, in pixels."""
         _, height, width, _ = self.train.images.shape
         return height, width
+
+
+def content_key(*parts: object) -> str:
+    """A short hash of what identifies the content of a source."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def cache_folder() -> Path:

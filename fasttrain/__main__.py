@@ -1,0 +1,5 @@
+"""`python -m fasttrain`, and what `accelerate launch -m fasttrain` runs."""
+
+from fasttrain.cli import main
+
+main()

@@ -1,0 +1,68 @@
+"""What a run ran on: versions, hardware, commit, launch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("fasttrain", "torch", "torchvision", "nvidia-dali-cuda130", "accelerate", "wandb")
+_LAUNCH = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+
+
+def describe() -> dict[str, Any]:
+    """Return what identifies this machine, these versions and this command; no secrets."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit(),
+        "packages": {name: installed_version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "gpus": gpus(),
+        "launch": {name: os.environ[name] for name in _LAUNCH if name in os.environ},
+    }
+
+
+def installed_version(package: str) -> str | None:
+    """Return a package's version, or `None` where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def processor() -> str:
+    """Return the processor's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def gpus() -> list[str]:
+    """Return the names of the NVIDIA GPUs that torch sees."""
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def commit() -> str | None:
+    """Return the commit of the source tree this package runs from, `+` when it was changed."""
+    source = Path(__file__).parent
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    try:
+        output = subprocess.run(  # noqa: S603 - fixed words and our own folder
+            command, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return output.stdout.strip()

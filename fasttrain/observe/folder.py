@@ -1,0 +1,97 @@
+"""The run folder: what a run leaves behind, and where."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fasttrain.config import Config, load
+from fasttrain.errors import UserError
+from fasttrain.files import write_text
+from fasttrain.observe import environment
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names the files of a run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """What ran, every default written out."""
+        return self.path / "config.yaml"
+
+    @property
+    def journal(self) -> Path:
+        """One line for each log and each evaluation."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def result(self) -> Path:
+        """The final figures; there only when the run is complete."""
+        return self.path / "result.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def begin(self, config: Config) -> None:
+        """Write what runs and on what.
+
+        Raises:
+            UserError: there is no room, or no right to write there.
+        """
+        write_text(self.config, config.to_yaml())
+        about = json.dumps(environment.describe(), indent=2)
+        write_text(self.path / "environment.json", about + "\n")
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write the final figures."""
+        write_text(self.result, json.dumps(result, indent=2) + "\n")
+
+
+def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
+    """Settle which folder a run writes to, before anything is computed.
+
+    Args:
+        config: Names the run.
+        explicit: `--run-dir`; by default a new folder under `runs/`.
+        resume: `--resume`: the folder may hold a run, and goes on with it.
+
+    Raises:
+        UserError: the folder holds a run already, or there is none to resume.
+    """
+    if explicit is None:
+        if resume:
+            raise UserError("--resume needs --run-dir DIR: the run to go on with")
+        return RunFolder(Path("runs") / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = RunFolder(explicit)
+    if folder.config.exists() and not resume:
+        raise UserError(
+            f"{explicit} already holds a run; add --resume to go on with it, "
+            "or choose another --run-dir"
+        )
+    if folder.result.exists():
+        raise UserError(f"{explicit} holds a run that is complete; choose another --run-dir")
+    return folder
+
+
+def open_run(path: Path) -> tuple[RunFolder, Config]:
+    """Open an existing run.
+
+    Raises:
+        UserError: there is no run in that folder.
+    """
+    folder = RunFolder(path)
+    if not folder.config.exists():
+        raise UserError(f"{path}: there is no run here (no config.yaml); name a folder under runs/")
+    return folder, load(folder.config)

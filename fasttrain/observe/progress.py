@@ -1,0 +1,104 @@
+"""The terminal: one live line while a run goes, one plain line an epoch where there is no screen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from fasttrain.config import Config
+from fasttrain.observe.journal import Record
+
+_BAR_WIDTH = 20
+
+
+class ProgressLine:
+    """Shows where a run stands, from the journal's records.
+
+    Args:
+        config: The run's configuration.
+        first: Step the run starts at.
+        total: Steps of the whole run.
+        console: Where to write; a terminal gets a live line.
+    """
+
+    def __init__(self, config: Config, first: int, total: int, console: Console) -> None:
+        self._epochs = config.train.epochs
+        self._first, self._total = first, total
+        self._started = time.monotonic()
+        self._console = console
+        self._train: Record = {}
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        if console.is_terminal:
+            self._live.start()
+
+    def show(self, record: Record) -> None:
+        """Redraw the line; keep a line for every evaluation."""
+        if record["kind"] == "train":
+            self._train = record
+            self._live.update(self._line(), refresh=self._live.is_started)
+        else:
+            self._console.print(self._evaluation_line(record), highlight=False)
+
+    def close(self) -> None:
+        """Take the live line away; what was printed stays."""
+        self._live.stop()
+
+    def _line(self) -> Text:
+        """Epoch, bar, loss, accuracy, images/s, waiting for data, time left."""
+        record = self._train
+        done = record["step"] / self._total
+        filled = round(done * _BAR_WIDTH)
+        parts = [
+            f"epoch {record['epoch']}/{self._epochs}",
+            "━" * filled + "┄" * (_BAR_WIDTH - filled) + f" {done:4.0%}",
+            _figures(record),
+            f"{self._seconds_left(record['step']):.0f} s left",
+        ]
+        return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
+
+    def _evaluation_line(self, record: Record) -> str:
+        train = _figures(self._train) if self._train else ""
+        found = f"{record['split']}: loss {record['loss']:.3f}  accuracy {record['accuracy']:.2%}"
+        return f"epoch {record['epoch']}/{self._epochs}  {train}  {found}"
+
+    def _seconds_left(self, step: int) -> float:
+        elapsed = time.monotonic() - self._started
+        done = max(step - self._first, 1)
+        return elapsed / done * (self._total - step)
+
+
+@contextmanager
+def working(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show one bar for what is being prepared; yields `show(what, done, total)`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield show
+
+
+def _figures(record: Record) -> str:
+    return (
+        f"loss {record['loss']:.3f}  accuracy {record['accuracy']:6.2%}  "
+        f"{record['images_per_second']:,.0f} images/s  data {record['data_stall']:4.1%}"
+    )
+
+
+def summary(rows: dict[str, str], title: str) -> Table:
+    """Return a small two-column table for the end of a command."""
+    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

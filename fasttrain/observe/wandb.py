@@ -1,0 +1,86 @@
+"""Weights & Biases as a sink: it is shown the journal and can never stop a run.
+
+This file holds the only import of wandb.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fasttrain.config import Config
+from fasttrain.observe.journal import Record
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SECONDS_TO_CONNECT = 20
+
+
+def has_key() -> bool:
+    """Whether an API key is configured, in the environment or by `wandb login`."""
+    import wandb
+
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+
+
+class WandbSink:
+    """Sends the journal's records to Weights & Biases; trouble ends the sink, not the run.
+
+    Args:
+        config: The run's configuration; `track.wandb` says how to connect. `auto` is online
+            where a key is configured and offline elsewhere.
+        folder: The run folder; offline files go to its subfolder `wandb`.
+        console: Where trouble is told, in one line.
+    """
+
+    def __init__(self, config: Config, folder: Path, console: Console) -> None:
+        self._console = console
+        self._run = None
+        try:
+            import wandb
+
+            mode = config.track.wandb
+            if mode == "auto":
+                mode = "online" if has_key() else "offline"
+            self._run = wandb.init(
+                project=config.track.project,
+                name=folder.name,
+                id=folder.name,
+                resume="allow",
+                dir=str(folder),
+                mode=mode,
+                config=config.model_dump(mode="json"),
+                settings=wandb.Settings(init_timeout=_SECONDS_TO_CONNECT, silent=True),
+            )
+        except Exception as error:  # noqa: BLE001 - whatever wandb raises, training goes on
+            self._give_up(error)
+
+    def show(self, record: Record) -> None:
+        """Log a record under `train/...`, `validation/...` or `test/...` at its step."""
+        if self._run is None:
+            return
+        group = record.get("split", record["kind"])
+        figures = {
+            f"{group}/{name}": value
+            for name, value in record.items()
+            if isinstance(value, int | float) and name != "step"
+        }
+        try:
+            self._run.log(figures, step=record["step"])
+        except Exception as error:  # noqa: BLE001 - whatever wandb raises, training goes on
+            self._give_up(error)
+
+    def close(self) -> None:
+        """Send what is left."""
+        if self._run is not None:
+            self._run.finish(quiet=True)
+
+    def _give_up(self, error: Exception) -> None:
+        self._run = None
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        self._console.print(
+            f"W&B is left out of this run ({reason}); the figures are in metrics.jsonl",
+            highlight=False,
+        )

@@ -1,0 +1,189 @@
+"""The only room that knows Accelerate: devices, ranks, precision, the launch environment.
+
+Accelerate places the model and joins the ranks. Its wrappers for optimisers, schedules and
+loaders are left out: they cost more than 100 microseconds a step, and ours need no wrapping.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+
+from fasttrain.config import Train
+from fasttrain.errors import UserError
+
+T = TypeVar("T")
+
+_PRECISIONS: dict[str, Literal["no", "bf16"]] = {"fp32": "no", "bf16": "bf16"}
+_COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+
+
+class Runtime:
+    """Where this process runs, and how it talks to the others.
+
+    Attributes:
+        device: The device of this rank.
+        rank: This process among `world` ones, over all machines.
+        local_rank: This process among those of its machine.
+        world: Number of ranks.
+        compile: Whether the step is compiled.
+
+    Raises:
+        UserError: the device is not there or lacks the precision, or fewer processes run than
+            were asked for.
+    """
+
+    def __init__(self, train: Train) -> None:
+        if train.device == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                "train.device=cuda: torch sees no NVIDIA GPU here; "
+                "check the driver with nvidia-smi, or choose train.device=auto"
+            )
+        _limit_threads()
+        self._accelerator = Accelerator(
+            cpu=train.device == "cpu" or not torch.cuda.is_available(),
+            mixed_precision=_PRECISIONS[train.precision],
+            dynamo_backend="no",  # fasttrain compiles by itself
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_COLLECTIVE_TIMEOUT)],
+        )
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.local_rank: int = self._accelerator.local_process_index
+        self.world: int = self._accelerator.num_processes
+        self.compile = _settle_compile(train.compile)
+        _check_precision(train.precision, self.device)
+        _check_processes(train.processes, self.world)
+        torch.set_float32_matmul_precision("highest" if train.deterministic else "high")
+        torch.use_deterministic_algorithms(train.deterministic)
+        torch.backends.cudnn.benchmark = not train.deterministic
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes the run folder and talks to the user."""
+        return self.rank == 0
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """Place a module on the device, under this run's precision, joined over the ranks."""
+        prepared: nn.Module = self._accelerator.prepare_model(module)
+        return prepared
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context in which a forward pass runs in this run's precision."""
+        context: AbstractContextManager[Any] = self._accelerator.autocast()
+        return context
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum a tensor over all ranks, in place; every rank gets the result."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def on_main(self, decide: Callable[[], T]) -> T:
+        """Let the main rank decide; every rank gets its answer, or raises its `UserError`."""
+        answer: T | UserError | None = None
+        if self.is_main:
+            try:
+                answer = decide()
+            except UserError as error:
+                answer = error
+        if self.world > 1:
+            answer = broadcast_object_list([answer])[0]
+        if isinstance(answer, UserError):
+            raise answer
+        return cast(T, answer)
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self._accelerator.wait_for_everyone()
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self._accelerator.end_training()
+
+
+def local_world() -> int:
+    """Return the number of ranks that the launcher started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _limit_threads() -> None:
+    """Share the cores among this machine's ranks, unless the user has decided."""
+    if "OMP_NUM_THREADS" not in os.environ or local_world() > 1:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(max(1, (cores or 1) // local_world()))
+
+
+def _settle_compile(wanted: bool | Literal["auto"]) -> bool:
+    """`auto` compiles wherever a compiler is found."""
+    if wanted != "auto":
+        return wanted
+    return torch.cuda.is_available() or has_cpp_compiler()
+
+
+def has_cpp_compiler() -> bool:
+    """Whether the C++ compiler that torch.compile needs on a CPU is there."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        return bool(get_cpp_compiler())
+    except (InvalidCxxCompiler, OSError):
+        return False
+
+
+def _check_precision(precision: str, device: torch.device) -> None:
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError(
+            f"train.precision=bf16: {torch.cuda.get_device_name(device)} has no bfloat16; "
+            "choose train.precision=fp32"
+        )
+
+
+def _check_processes(wanted: int | None, world: int) -> None:
+    """Some launches silently run fewer processes than they were told to: refuse those."""
+    for asked, by in ((wanted, "train.processes"), (_asked_of_launcher(), "the launcher's options")):
+        if asked is not None and asked != world:
+            raise UserError(
+                f"{asked} processes were asked for by {by}, but {world} started; on CPUs "
+                "use a config file with 'distributed_type: MULTI_CPU', as in "
+                "launch/accelerate/cpu.yaml ('--cpu --num_processes N' starts one)"
+            )
+
+
+def _asked_of_launcher() -> int | None:
+    """The number of processes on the command line of the `accelerate launch` that started us."""
+    import psutil
+    import yaml
+
+    parent = psutil.Process().parent()
+    if "WORLD_SIZE" in os.environ or parent is None:
+        return None
+    try:
+        words = [part for word in parent.cmdline() for part in word.split("=", 1)]
+    except psutil.Error:
+        return None
+    if "launch" not in words or not any("accelerate" in word for word in words):
+        return None
+    options = {word.replace("-", "_").lstrip("_"): at for at, word in enumerate(words)}
+    if "num_processes" in options:
+        return int(words[options["num_processes"] + 1])
+    if "config_file" in options:
+        file = Path(words[options["config_file"] + 1])
+        settings = yaml.safe_load(file.read_text()) if file.is_file() else {}
+        return int(settings.get("num_processes", 1))
+    return None

@@ -1,0 +1,1 @@
+"""Training: the loop and the parts it is assembled from."""

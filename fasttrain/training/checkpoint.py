@@ -1,0 +1,113 @@
+"""Checkpoints: whole or absent, checksummed, and readable without running what they hold.
+
+    checkpoints/step-00001234/
+      model.safetensors   the weights, under the model's own names
+      state.pt            optimiser, counters and fingerprints; loads with weights_only=True
+      manifest.json       a SHA-256 for each file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fasttrain.errors import UserError
+from fasttrain.files import atomic_folder
+
+_FORMAT = 1
+
+
+def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: int) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep`.
+
+    Args:
+        root: The folder of checkpoints.
+        step: Training steps done.
+        model: Its weights and buffers are written.
+        state: Tensors, numbers, strings, and lists and dictionaries of them.
+        keep: At least 1.
+
+    Raises:
+        UserError: there is no room, or no right to write there.
+    """
+    target = root / f"step-{step:08d}"
+    if target.exists():  # a resumed run that came back to the same step
+        shutil.rmtree(target)
+    with atomic_folder(target) as aside:
+        weights = {name: value.detach().cpu().contiguous() for name, value in _named(model).items()}
+        save_file(weights, aside / "model.safetensors")
+        torch.save(state, aside / "state.pt")
+        digests = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
+        manifest = {"format": _FORMAT, "step": step, "sha256": digests}
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    for old in _folders(root)[:-keep]:
+        shutil.rmtree(old)
+    return target
+
+
+def newest(root: Path) -> tuple[Path | None, list[str]]:
+    """Find the newest whole checkpoint; also say which were passed over, and why."""
+    passed_over = []
+    for folder in reversed(_folders(root)):
+        flaw = _flaw(folder)
+        if flaw is None:
+            return folder, passed_over
+        passed_over.append(f"{folder}: {flaw}")
+    return None, passed_over
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Read the weights of a checkpoint into `model`.
+
+    Raises:
+        UserError: the weights do not fit the model.
+    """
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"{folder}: the weights do not fit the model: {reason}") from error
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """Read everything but the weights; nothing in the file is executed."""
+    state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    return state
+
+
+def _named(model: nn.Module) -> dict[str, torch.Tensor]:
+    return dict(model.state_dict())
+
+
+def _folders(root: Path) -> list[Path]:
+    """Complete folders, oldest first; one that is still being written has another name."""
+    return sorted(root.glob("step-*")) if root.is_dir() else []
+
+
+def _flaw(folder: Path) -> str | None:
+    """Say why a checkpoint cannot be used; `None` when every checksum holds."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["format"] != _FORMAT:
+            return f"it has format {manifest['format']}, not {_FORMAT}"
+        for name, digest in manifest["sha256"].items():
+            if _sha256(folder / name) != digest:
+                return f"the checksum of {name} does not hold"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"manifest.json cannot be read ({error})"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

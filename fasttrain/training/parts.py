@@ -1,0 +1,111 @@
+"""The parts of a run, built from its configuration: what training and evaluation share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from fasttrain import models
+from fasttrain.config import Config
+from fasttrain.data.augment import Transform
+from fasttrain.data.loader import Loader, choose, make_loader
+from fasttrain.data.plan import EvaluationPlan, Ints, Shard, TrainingPlan, holdout
+from fasttrain.data.store import Split, Store
+from fasttrain.errors import UserError
+from fasttrain.runtime import Runtime
+from fasttrain.training.evaluate import Evaluation
+
+# Large enough to fill a device; small enough that a CPU's caches and memory are spared.
+EVALUATION_BATCH = 1000
+
+
+def check_world(config: Config, runtime: Runtime) -> None:
+    """Refuse a batch that the ranks cannot share equally.
+
+    Raises:
+        UserError: it cannot be cut into equal slices.
+    """
+    if config.data.batch_size % runtime.world:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} cannot be divided among "
+            f"{runtime.world} processes; choose a multiple of {runtime.world}"
+        )
+
+
+def split_training(config: Config, store: Store) -> tuple[Ints, Ints]:
+    """Return the positions of the training and of the validation pictures.
+
+    Raises:
+        UserError: the training set is too small for the validation split or for one batch.
+    """
+    count, held_out = len(store.train.labels), config.data.validation
+    left = count - held_out
+    if left < 1:
+        raise UserError(
+            f"data.validation={held_out} leaves nothing of the {count} training pictures; "
+            "choose a smaller number, or 0"
+        )
+    if config.data.batch_size > left:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} is more than the {left} training pictures "
+            f"({count} less {held_out} for validation); choose a smaller one"
+        )
+    return holdout(count, held_out)
+
+
+def training_plan(config: Config, store: Store) -> TrainingPlan:
+    """The batches of a run; errors as `split_training`."""
+    pictures, _ = split_training(config, store)
+    data = config.data
+    return TrainingPlan(pictures, data.batch_size, config.seed, data.augment, store.size)
+
+
+def training_loader(
+    config: Config, store: Store, plan: TrainingPlan, runtime: Runtime
+) -> tuple[Loader, str]:
+    """The loader of the training batches, and why it was chosen."""
+    name, reason = choose(config.data.loader, runtime.device)
+    transform = Transform(config.data.augment, store.mean, store.std)
+    loader = make_loader(
+        name,
+        store.train,
+        plan,
+        Shard(runtime.rank, runtime.world),
+        transform,
+        runtime.device,
+        compile=runtime.compile,
+        workers=config.data.workers,
+    )
+    return loader, reason
+
+
+def validation_split(config: Config, store: Store) -> Split:
+    """The held-out part of the training set, which may be empty."""
+    _, held_out = split_training(config, store)
+    return Split(store.train.images[held_out], store.train.labels[held_out])
+
+
+def evaluation_pass(config: Config, store: Store, split: Split, runtime: Runtime) -> Evaluation:
+    """One pass over the whole of a split, unchanged and in order."""
+    name, _ = choose(config.data.loader, runtime.device)
+    plan = EvaluationPlan(np.arange(len(split.labels)), EVALUATION_BATCH, runtime.world)
+    loader = make_loader(
+        name,
+        split,
+        plan,
+        Shard(runtime.rank, runtime.world),
+        Transform((), store.mean, store.std),
+        runtime.device,
+        compile=False,  # a plain gather: compiling it would take longer than it saves
+        workers=config.data.workers,
+    )
+    return Evaluation(loader, plan)
+
+
+def build_model(config: Config, store: Store, runtime: Runtime) -> nn.Module:
+    """The network with the seed's initial weights, on the device, the same on every rank."""
+    torch.manual_seed(config.seed)
+    model = models.build(config.model, len(store.classes))
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    return model.to(device=runtime.device, memory_format=layout)

@@ -1,0 +1,43 @@
+"""Scoring a finished run on the test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fasttrain.data import sources
+from fasttrain.errors import UserError
+from fasttrain.observe.folder import open_run
+from fasttrain.runtime import Runtime
+from fasttrain.training import checkpoint, parts
+from fasttrain.training.evaluate import Evaluator
+
+
+def evaluate(run: Path) -> dict[str, Any]:
+    """Score the newest whole checkpoint of a run on the test set.
+
+    Returns `checkpoint`, `accuracy` (0 to 1), `loss` (nats) and `count`.
+
+    Raises:
+        UserError: there is no run, or no whole checkpoint in it.
+    """
+    folder, config = open_run(run)
+    newest, passed_over = checkpoint.newest(folder.checkpoints)
+    if newest is None:
+        raise UserError("; ".join([f"{run}: there is no whole checkpoint", *passed_over]))
+    runtime = Runtime(config.train)
+    try:
+        store = sources.open_dataset(config.data)
+        model = parts.build_model(config, store, runtime)
+        checkpoint.load_weights(newest, model)
+        evaluation = parts.evaluation_pass(config, store, store.test, runtime)
+        score = Evaluator(model, runtime)(evaluation)
+        evaluation.loader.close()
+    finally:
+        runtime.close()
+    return {
+        "checkpoint": str(newest),
+        "accuracy": score.accuracy,
+        "loss": score.loss,
+        "count": score.count,
+    }
