@@ -156,7 +156,10 @@ def _check_precision(precision: str, device: torch.device) -> None:
 
 def _check_processes(wanted: int | None, world: int) -> None:
     """Some launches silently run fewer processes than they were told to: refuse those."""
-    for asked, by in ((wanted, "train.processes"), (_asked_of_launcher(), "the launcher's options")):
+    for asked, by in (
+        (wanted, "train.processes"),
+        (_asked_of_launcher(), "the launcher's options"),
+    ):
         if asked is not None and asked != world:
             raise UserError(
                 f"{asked} processes were asked for by {by}, but {world} started; on CPUs "

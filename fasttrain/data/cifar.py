@@ -126,10 +126,10 @@ class CifarSource:
         about, classes = published(self.dataset), CLASSES[self.dataset]
         read: dict[str, Split] = {}
         for name, content in self._batches(about.digests):
-            progress(f"reading {self.path.name}", len(read), len(about.digests))
             where = Member(self.path, name)
             _check(content, about.digests[name], where)
             read[name] = _unpack(content, about.labels, len(classes), where)
+            progress(f"reading {self.path.name}", len(read), len(about.digests))
         for name in about.digests.keys() - read.keys():
             raise UserError(f"{Member(self.path, name)}: is missing; {_MEND}")
         splits = about.batches.items()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
+from torch.utils.dlpack import from_dlpack
 
 from fasttrain.config import Crop, Cutout, Flip
 from fasttrain.data.augment import Transform
@@ -104,7 +105,7 @@ class DaliLoader:
         tensor does.
         """
         (output,) = self._pipeline.share_outputs()
-        images = torch.from_dlpack(output.as_tensor())
+        images: torch.Tensor = from_dlpack(output.as_tensor())
         self._pipeline.release_outputs()
         return images.permute(0, 3, 1, 2)
 

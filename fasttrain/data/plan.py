@@ -123,7 +123,7 @@ class Plan(ABC):
         valid = min(max(self.epoch(epoch).valid - first, 0), share)
         return epoch, slice(first, first + share), valid
 
-    def batch(self, step: int, shard: Shard = Shard()) -> Batch:  # noqa: B008 - frozen
+    def batch(self, step: int, shard: Shard = Shard()) -> Batch:
         """Return this rank's slice of batch `step`, counted over the whole run; views only."""
         epoch, rows, valid = self.locate(step, shard)
         whole = self.epoch(epoch)
@@ -171,7 +171,7 @@ class TrainingPlan(Plan):
     def _plan_epoch(self, epoch: int) -> Batch:
         order = permutation(self.seed, "order", epoch, len(self.pictures))
         indices = self.pictures[order[: self.steps_per_epoch * self.batch_size]]
-        draws = {entry.name: self._draw(entry, epoch, indices) for entry in self.augment}
+        draws = {str(entry.name): self._draw(entry, epoch, indices) for entry in self.augment}
         return Batch(epoch * self.steps_per_epoch, indices, draws, len(indices))
 
     def _draw(self, entry: Augmentation, epoch: int, indices: Ints) -> NDArray[np.int32]:

@@ -217,8 +217,8 @@ def generate(count: int, seed: int, progress: Progress = silent) -> Split:
     """
     images = np.empty((count, SIZE, SIZE, 3), dtype=np.uint8)
     for start in range(0, count, _BLOCK):
-        progress("drawing shapes", start, count)
         images[start : start + _BLOCK] = _block(seed, start // _BLOCK)[: count - start]
+        progress("drawing shapes", min(start + _BLOCK, count), count)
     return Split(images, np.arange(count, dtype=np.int64) % len(CLASSES))
 
 

@@ -71,17 +71,135 @@ def open_dataset(data: Data, progress: Progress = silent) -> Store:
 
 
 def find_source(data: Data) -> Source:
-    """Find what the store of `data` is prepared from; downloads it where it must. Errors as above."""
-    given = _given_path(data)
+    """Find what the store is prepared from, downloading it where nothing else was said.
+
+    Raises:
+        UserError: as `open_dataset`.
+    """
     if data.dataset == "shapes":
         if data.path is not None:
-            raise UserError("data.dataset=shapes is generated and reads no data.path; leave it out")
+            raise UserError("data.dataset=shapes is generated: it reads no data.path; leave it out")
         return ShapesSource()
-    if given is not None:
-        return _source_given(data.dataset, *given)
+    for setting, value in (("data.path", data.path), ("FASTTRAIN_DATA", _environment())):
+        if value is not None:
+            return _find_given(data.dataset, setting, value.expanduser())
     if data.dataset == "folder":
-        raise UserError(
-            "data.dataset=folder needs to know where: set data.path=FOLDER_OR_ZIP or FASTTRAIN_DATA"
-        )
+        raise UserError("data.dataset=folder: set data.path=... to your folder or zip of pictures")
     downloads = cache_folder() / "downloads"
-    return _source_inside(data.dataset, downloads) or _download(data.dataset, downloads)
+    found = _find_in(data.dataset, downloads)
+    return found or cifar.CifarSource(data.dataset, _download(data.dataset, downloads))
+
+
+def _environment() -> Path | None:
+    value = os.environ.get("FASTTRAIN_DATA")
+    return Path(value) if value else None
+
+
+def _find_given(dataset: str, setting: str, path: Path) -> Source:
+    try:
+        source = _find_in(dataset, path) if path.exists() else None
+    except PermissionError as error:
+        raise UserError(f"{setting}={path}: no right to read {error.filename}") from error
+    if source is None:
+        there = "holds no such data" if path.exists() else "is not there"
+        raise UserError(
+            f"{setting}={path} {there}; for data.dataset={dataset} it must be, or be a folder "
+            f"with, {_forms(dataset)}; correct {setting} or data.dataset"
+        )
+    return source
+
+
+def _forms(dataset: str) -> str:
+    """The forms in which a data set is accepted, for a message."""
+    if dataset == "folder":
+        return "the folders train and test (<split>/<class>/<picture>) or zips of them"
+    archive, folder = cifar.NAMES[dataset]
+    return (
+        f"{archive}, {folder}, the folders train and test (<split>/<class>/<picture>), "
+        f"{dataset}.zip, or {dataset}-train.zip and {dataset}-test.zip"
+    )
+
+
+def _find_in(dataset: str, path: Path) -> Source | None:
+    """The data set that `path` is, or that lies in it or one level down under its own name."""
+    for place in (path, path / dataset):
+        archive = _find_archive(dataset, place)
+        if archive is not None:
+            return cifar.CifarSource(dataset, archive)
+        pictures = _find_pictures(dataset, place)
+        if pictures:
+            is_cifar = dataset in cifar.CLASSES
+            return folders.find(
+                pictures, cifar.CLASSES.get(dataset), cifar.SIZE if is_cifar else None
+            )
+    return None
+
+
+def _find_archive(dataset: str, place: Path) -> Path | None:
+    """The official archive of a CIFAR set or the folder it holds."""
+    if dataset not in cifar.NAMES:
+        return None
+    archive, folder = cifar.NAMES[dataset]
+    if place.is_file():
+        return place if place.name.endswith((".tar.gz", ".tgz")) else None
+    if place.is_dir() and place.absolute().name == folder:
+        return place
+    return next((path for path in (place / archive, place / folder) if path.exists()), None)
+
+
+def _find_pictures(dataset: str, place: Path) -> list[Path]:
+    """The folder or the zips that hold pictures by class; none: an empty list."""
+    if place.is_file():
+        return [place] if place.suffix.lower() == ".zip" else []
+    if any((place / split).is_dir() for split in SPLITS):
+        return [place]
+    if dataset == "folder":
+        return sorted(place.glob("*.zip"))
+    whole = place / f"{dataset}.zip"
+    halves = [place / f"{dataset}-{split}.zip" for split in SPLITS]
+    return [whole] if whole.exists() else [half for half in halves if half.exists()]
+
+
+def _download(dataset: str, folder: Path) -> Path:
+    """Fetch the official archive of a CIFAR set into `folder`."""
+    archive, about = folder / cifar.NAMES[dataset][0], cifar.published(dataset)
+    try:
+        _fetch(about, archive)
+    except _NETWORK_ERRORS as error:
+        raise UserError(
+            f"{dataset} was not found: data.path and FASTTRAIN_DATA are not set, {folder} holds "
+            f"none, and the download of {about.url} failed ({error}); set data.path=... or "
+            f"FASTTRAIN_DATA=..., or put {archive.name} into {folder} by hand, or try "
+            "data.dataset=shapes"
+        ) from error
+    return archive
+
+
+def _fetch(about: cifar.Published, archive: Path) -> None:
+    """Download aside and rename, unless another process just did.
+
+    torchvision draws its own progress bar and checks the MD5.
+    """
+    from torchvision.datasets.utils import download_url
+
+    folder, prefix = archive.parent, f".{archive.name}."
+    with explain_write_errors(archive):
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{prefix}lock"), _patience(_PATIENCE):
+            sweep(archive)
+            if archive.exists():
+                return
+            with tempfile.TemporaryDirectory(dir=folder, prefix=prefix, suffix=".part") as aside:
+                download_url(about.url, aside, archive.name, about.md5)
+                (Path(aside) / archive.name).replace(archive)
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Give up on a silent server: torchvision itself would wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasttrain.config import Model
+from fasttrain.models.blocks import max_pool_2x2
 
 
 class CNN(nn.Module):
-    """Convolution, norm, ReLU and 2x2 max pooling for each width, then a linear layer.
+    """Convolution, norm, 2x2 max pooling and ReLU for each width, then a linear layer.
 
     The last stage is averaged over its pixels (Lin et al., "Network In Network",
     arXiv 1312.4400, section 3.2).
@@ -32,7 +33,8 @@ class CNN(nn.Module):
         """Map (B, 3, H, W) to (B, classes) logits."""
         for stage in self.stages:
             images = stage(images)
-        return self.head(images.mean(dim=(2, 3)))
+        logits: Tensor = self.head(images.mean(dim=(2, 3)))
+        return logits
 
 
 class _Stage(nn.Module):
@@ -44,4 +46,4 @@ class _Stage(nn.Module):
         self.norm = nn.BatchNorm2d(outputs) if norm else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.max_pool2d(F.relu(self.norm(self.convolution(images))), 2)
+        return F.relu(max_pool_2x2(self.norm(self.convolution(images))))

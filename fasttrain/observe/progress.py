@@ -1,4 +1,4 @@
-"""The terminal: one live line while a run goes, one plain line an epoch where there is no screen."""
+"""The terminal: a live line while a run goes, and a line that stays for every evaluation."""
 
 from __future__ import annotations
 

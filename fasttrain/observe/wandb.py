@@ -54,7 +54,7 @@ class WandbSink:
                 config=config.model_dump(mode="json"),
                 settings=wandb.Settings(init_timeout=_SECONDS_TO_CONNECT, silent=True),
             )
-        except Exception as error:  # noqa: BLE001 - whatever wandb raises, training goes on
+        except Exception as error:
             self._give_up(error)
 
     def show(self, record: Record) -> None:
@@ -69,13 +69,13 @@ class WandbSink:
         }
         try:
             self._run.log(figures, step=record["step"])
-        except Exception as error:  # noqa: BLE001 - whatever wandb raises, training goes on
+        except Exception as error:
             self._give_up(error)
 
     def close(self) -> None:
         """Send what is left."""
         if self._run is not None:
-            self._run.finish(quiet=True)
+            self._run.finish()
 
     def _give_up(self, error: Exception) -> None:
         self._run = None

@@ -1,9 +1,9 @@
 """Checkpoints: whole or absent, checksummed, and readable without running what they hold.
 
-    checkpoints/step-00001234/
-      model.safetensors   the weights, under the model's own names
-      state.pt            optimiser, counters and fingerprints; loads with weights_only=True
-      manifest.json       a SHA-256 for each file
+checkpoints/step-00001234/
+  model.safetensors   the weights, under the model's own names
+  state.pt            optimiser, counters and fingerprints; loads with weights_only=True
+  manifest.json       a SHA-256 for each file
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: i
     if target.exists():  # a resumed run that came back to the same step
         shutil.rmtree(target)
     with atomic_folder(target) as aside:
-        weights = {name: value.detach().cpu().contiguous() for name, value in _named(model).items()}
-        save_file(weights, aside / "model.safetensors")
+        weights = model.state_dict()
+        save_file(
+            {name: value.cpu().contiguous() for name, value in weights.items()},
+            aside / "model.safetensors",
+        )
         torch.save(state, aside / "state.pt")
         digests = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
         manifest = {"format": _FORMAT, "step": step, "sha256": digests}
@@ -55,7 +58,7 @@ def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: i
 
 def newest(root: Path) -> tuple[Path | None, list[str]]:
     """Find the newest whole checkpoint; also say which were passed over, and why."""
-    passed_over = []
+    passed_over: list[str] = []
     for folder in reversed(_folders(root)):
         flaw = _flaw(folder)
         if flaw is None:
@@ -81,10 +84,6 @@ def load_state(folder: Path) -> dict[str, Any]:
     """Read everything but the weights; nothing in the file is executed."""
     state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     return state
-
-
-def _named(model: nn.Module) -> dict[str, torch.Tensor]:
-    return dict(model.state_dict())
 
 
 def _folders(root: Path) -> list[Path]:

@@ -69,7 +69,7 @@ class Clock:
 
     def state(self) -> dict[str, float]:
         """What a checkpoint keeps."""
-        return {**self.seconds, "images": self.images}
+        return {"images": self.images, **{str(name): self.seconds[name] for name in PHASES}}
 
     def restore(self, state: dict[str, float]) -> None:
         """Count on from a checkpoint."""
@@ -95,7 +95,7 @@ class Readout:
             return
         host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         host.copy_(values, non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         event.record()
         self._pending.append((label, host, event))
 
@@ -105,7 +105,7 @@ class Readout:
             label, host, event = self._pending[0]
             if event is not None and wait:
                 event.synchronize()
-            if event is not None and not event.query():
+            if event is not None and not event.query():  # type: ignore[no-untyped-call]
                 return
             self._pending.popleft()
             yield label, host.tolist()

@@ -17,7 +17,7 @@ from fasttrain.data.store import Store
 from fasttrain.errors import DivergedError, UserError
 from fasttrain.observe import folder as folders
 from fasttrain.observe.folder import RunFolder
-from fasttrain.observe.journal import Journal, Record, Sink, cut_back
+from fasttrain.observe.journal import Journal, Sink, cut_back
 from fasttrain.observe.progress import ProgressLine, working
 from fasttrain.observe.wandb import WandbSink
 from fasttrain.runtime import Runtime

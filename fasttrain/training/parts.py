@@ -108,4 +108,4 @@ def build_model(config: Config, store: Store, runtime: Runtime) -> nn.Module:
     torch.manual_seed(config.seed)
     model = models.build(config.model, len(store.classes))
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-    return model.to(device=runtime.device, memory_format=layout)
+    return model.to(runtime.device).to(memory_format=layout)

@@ -132,7 +132,13 @@ def test_the_slices_of_all_ranks_are_the_global_batch(
     slices = []
     for rank in range(world):
         loader = make_loader(
-            name, split, plan, Shard(rank, world), transform, torch.device("cpu"), workers=0,
+            name,
+            split,
+            plan,
+            Shard(rank, world),
+            transform,
+            torch.device("cpu"),
+            workers=0,
             compile=False,
         )
         slices.append(next(iter(loader.batches(4, 5))).images)

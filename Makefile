@@ -1,0 +1,41 @@
+# Every target makes its own environment in .venv first; PYTHON chooses the interpreter for it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-long check bench lock clean
+
+demo: $(INSTALLED)
+	$(BIN)/fasttrain train configs/demo.yaml
+	@echo "next, on the real CIFAR-10: $(BIN)/fasttrain train configs/baseline.yaml"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m long --timeout=3600
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks loaders --quick
+
+$(INSTALLED): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+# Compile requirements.txt anew from pyproject.toml, for every platform and Python it admits.
+lock: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --no-header --quiet --upgrade -o requirements.txt
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

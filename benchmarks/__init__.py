@@ -1,0 +1,1 @@
+"""Measurements: `python -m benchmarks NAME [--quick]` prints a table and appends a JSON record."""

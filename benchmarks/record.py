@@ -1,0 +1,82 @@
+"""What a benchmark found: the table people read and the JSON record that backs it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fasttrain.files import write_text
+from fasttrain.observe import environment
+
+FOLDER = Path(__file__).parent / "records"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Repetitions of several competitors that took turns.
+
+    Attributes:
+        title: What was measured.
+        unit: Of every figure; larger is better.
+        runs: For each competitor every repetition, in the order they were made.
+        baseline: The competitor that the others are compared with, repetition by repetition.
+        settings: What the measurement was made with.
+    """
+
+    title: str
+    unit: str
+    runs: dict[str, list[float]]
+    baseline: str
+    settings: dict[str, Any]
+
+    def ratios(self, name: str) -> list[float]:
+        """This competitor over the baseline, repetition by repetition."""
+        pairs = zip(self.runs[name], self.runs[self.baseline], strict=True)
+        return [figure / base for figure, base in pairs]
+
+
+def summarize(figures: list[float]) -> dict[str, Any]:
+    """Median, minimum, maximum and all figures."""
+    return {
+        "median": median(figures),
+        "minimum": min(figures),
+        "maximum": max(figures),
+        "all": figures,
+    }
+
+
+def show(outcome: Outcome) -> None:
+    """Print a table: median, spread, and the median ratio to the baseline."""
+    table = Table(title=f"{outcome.title} ({outcome.unit})", title_justify="left")
+    for column in ("", "median", "minimum", "maximum", f"ratio to {outcome.baseline}"):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, figures in outcome.runs.items():
+        numbers = [f"{value:,.0f}" for value in (median(figures), min(figures), max(figures))]
+        table.add_row(name, *numbers, f"{median(outcome.ratios(name)):.2f}")
+    Console().print(table, highlight=False)
+
+
+def save(outcome: Outcome, name: str, quick: bool, folder: Path = FOLDER) -> Path:
+    """Write the record with everything that is needed to repeat it; return its path."""
+    content = {
+        "benchmark": name,
+        "title": outcome.title,
+        "unit": outcome.unit,
+        "quick": quick,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "environment": environment.describe(),
+        "settings": outcome.settings,
+        "baseline": outcome.baseline,
+        "results": {key: summarize(figures) for key, figures in outcome.runs.items()},
+        "ratios": {key: summarize(outcome.ratios(key)) for key in outcome.runs},
+    }
+    path = folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    write_text(path, json.dumps(content, indent=1) + "\n")
+    return path

@@ -1,0 +1,109 @@
+"""`fasttrain doctor`: what will be used on this machine, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from rich.table import Table
+
+from fasttrain.config import Config, Data
+from fasttrain.data import loader, sources
+from fasttrain.data.store import cache_folder
+from fasttrain.errors import FasttrainError
+from fasttrain.observe import environment, wandb
+from fasttrain.runtime import has_cpp_compiler
+
+Finding = tuple[bool, str]  # whether it is as it should be, and what was found
+
+
+def examine() -> Table:
+    """Check everything a run needs; one row each, with the mend where something is missing."""
+    checks: dict[str, Callable[[], Finding]] = {
+        "packages": _packages,
+        "device": _device,
+        "precision": _precision,
+        "compiler": _compiler,
+        "loader": _loader,
+        "data": _data,
+        "cache": _cache,
+        "disk": _disk,
+        "tracking": _tracking,
+        "processes": _processes,
+    }
+    table = Table(title="fasttrain doctor", title_justify="left", show_header=False)
+    for name, check in checks.items():
+        good, found = check()
+        mark = "[green]ok[/green]" if good else "[yellow]look[/yellow]"
+        table.add_row(mark, name, found)
+    return table
+
+
+def _packages() -> Finding:
+    versions = {name: environment.installed_version(name) for name in environment.PACKAGES}
+    missing = [name for name, version in versions.items() if version is None]
+    shown = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
+    return not missing, shown
+
+
+def _device() -> Finding:
+    names = environment.gpus()
+    if names:
+        return True, f"{len(names)} x {names[0]}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return True, f"CPU: {environment.processor()}, {cores} cores; torch sees no NVIDIA GPU"
+
+
+def _precision() -> Finding:
+    if torch.cuda.is_available():
+        good = torch.cuda.is_bf16_supported()
+        return good, "bf16" if good else "this GPU has no bf16: train.precision=fp32"
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return True, "bf16 in hardware" if fast else "bf16 without hardware: try train.precision=fp32"
+
+
+def _compiler() -> Finding:
+    if torch.cuda.is_available() or has_cpp_compiler():
+        return True, "torch.compile can be used"
+    return False, "no C++ compiler: steps run uncompiled; install g++"
+
+
+def _loader() -> Finding:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name, reason = loader.choose("auto", device)
+    return True, f"auto takes {name} ({reason})"
+
+
+def _data() -> Finding:
+    try:
+        place = sources.locate(Data())
+    except FasttrainError as error:
+        return False, str(error)
+    return True, f"cifar10: {place}"
+
+
+def _cache() -> Finding:
+    folder = cache_folder()
+    parent = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(parent, os.W_OK):
+        return False, f"{folder} cannot be written: set FASTTRAIN_CACHE to a folder that can"
+    stores = sorted(path.name for path in folder.glob("stores/*-*") if path.is_dir())
+    return True, f"{folder}: {', '.join(stores) or 'no prepared data sets yet'}"
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free / 1e9
+    return free > 1, f"{free:.0f} GB free here"
+
+
+def _tracking() -> Finding:
+    mode = Config().track.wandb
+    key = "a key is configured" if wandb.has_key() else "no key: track.wandb=offline works without"
+    return True, f"W&B is {mode} unless a recipe says otherwise; {key}"
+
+
+def _processes() -> Finding:
+    world = os.environ.get("WORLD_SIZE")
+    return True, f"{world} processes, by a launcher" if world else "one, without a launcher"
