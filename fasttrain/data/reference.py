@@ -99,16 +99,18 @@ class _PlannedPictures(Dataset[tuple[Tensor, int]]):
 def _augment(image: Tensor, entry: Augmentation, draw: Any, fill: tuple[int, int, int]) -> Tensor:
     """Apply one augmentation to one (3, H, W) uint8 picture."""
     _, height, width = image.shape
+    changed: Tensor = image
     match entry:
         case Crop():
             mode = "constant" if entry.mode == "zero" else "reflect"
             padded = vision.pad(image, [entry.padding] * 4, padding_mode=mode)
-            return vision.crop(padded, int(draw[0]), int(draw[1]), height, width)
+            changed = vision.crop(padded, int(draw[0]), int(draw[1]), height, width)
         case Flip():
-            return vision.horizontal_flip(image) if draw else image
+            changed = vision.horizontal_flip(image) if draw else image
         case Cutout():
             first = [int(centre) - entry.size // 2 for centre in draw]
             top, left = max(first[0], 0), max(first[1], 0)
             bottom, right = min(first[0] + entry.size, height), min(first[1] + entry.size, width)
             colour = torch.tensor(fill, dtype=image.dtype)[:, None, None]
-            return vision.erase(image, top, left, bottom - top, right - left, colour)
+            changed = vision.erase(image, top, left, bottom - top, right - left, colour)
+    return changed

@@ -44,7 +44,7 @@ class ProgressLine:
             self._train = record
             self._live.update(self._line(), refresh=self._live.is_started)
         else:
-            self._console.print(self._evaluation_line(record), highlight=False)
+            self._console.print(self._evaluation_line(record), highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the live line away; what was printed stays."""

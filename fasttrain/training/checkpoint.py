@@ -43,10 +43,8 @@ def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: i
         shutil.rmtree(target)
     with atomic_folder(target) as aside:
         weights = model.state_dict()
-        save_file(
-            {name: value.cpu().contiguous() for name, value in weights.items()},
-            aside / "model.safetensors",
-        )
+        plain = {name: value.cpu().contiguous() for name, value in weights.items()}
+        save_file(plain, aside / "model.safetensors")
         torch.save(state, aside / "state.pt")
         digests = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
         manifest = {"format": _FORMAT, "step": step, "sha256": digests}

@@ -234,7 +234,9 @@ class Training:
         if self.config.track.wandb != "disabled":
             sinks.append(WandbSink(self.config, self.folder.path, self.console))
         start = f"goes on at step {first}" if first else f"{self.total} steps"
-        self.console.print(f"{self.folder.path}: {start}; {self._where}", highlight=False)
+        self.console.print(
+            f"{self.folder.path}: {start}; {self._where}", highlight=False, soft_wrap=True
+        )
         return Journal(self.folder.journal, sinks)
 
     def _result(self, seconds: float) -> dict[str, Any]:
