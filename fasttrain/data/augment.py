@@ -121,20 +121,22 @@ def flip(images: Tensor, mirrored: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, centre: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:
-    """Cover a square of `size` pixels, as much of it as lies in the picture, with `fill`.
-
-    An even square reaches `size / 2` pixels up and left of its (B, 2) centre pixel and one less
-    down and right.
-    """
+    """Cover a square of `size` pixels, as much of it as lies in the picture, with `fill`."""
     _, height, width, _ = images.shape
-    first = centre - size // 2
-    rows = torch.arange(height, device=images.device) - first[:, :1]
-    columns = torch.arange(width, device=images.device) - first[:, 1:]
-    covered = ((rows >= 0) & (rows < size))[:, :, None] & ((columns >= 0) & (columns < size))[
-        :, None, :
-    ]
     colour = torch.tensor(fill, dtype=images.dtype, device=images.device)
-    return torch.where(covered[..., None], colour, images)
+    return torch.where(covered(centre, size, height, width)[..., None], colour, images)
+
+
+def covered(centre: Tensor, size: int, height: int, width: int) -> Tensor:
+    """Which pixels lie in the square around each (B, 2) centre pixel; (B, H, W) bool.
+
+    An even square reaches `size / 2` pixels up and left of its centre and one less down and right.
+    """
+    first = centre - size // 2
+    rows = torch.arange(height, device=centre.device) - first[:, :1]
+    columns = torch.arange(width, device=centre.device) - first[:, 1:]
+    inside_rows, inside_columns = (rows >= 0) & (rows < size), (columns >= 0) & (columns < size)
+    return inside_rows[:, :, None] & inside_columns[:, None, :]
 
 
 def normalize(

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasttrain.config import Crop, Flip
-from fasttrain.data.augment import Transform, gather_pixels, source_positions
+from fasttrain.config import Crop, Cutout, Flip
+from fasttrain.data.augment import Transform, covered, gather_pixels, source_positions
 from fasttrain.data.loader import Pictures
 from fasttrain.data.plan import Plan, Shard
 from fasttrain.data.store import Split
@@ -66,7 +66,7 @@ class ResidentLoader:
             indices, draws = self._epoch(epoch)
             now = {name: values[rows] for name, values in draws.items()}
             words = self._gather(self._pixels, indices[rows], now)
-            yield Pictures(self._decode(words, now), self._labels[indices[rows]], valid)
+            yield Pictures(self._decode(words), self._labels[indices[rows]], valid)
 
     def _upload(self, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Copy the plan of an epoch to the device."""
@@ -87,13 +87,13 @@ def pack(images: NDArray[np.uint8]) -> NDArray[np.int32]:
 
 
 def _gather_of(transform: Transform) -> Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]:
-    """Crop and flip as one gather of packed pixels, straight from the whole split."""
-    entries = {entry.name: entry for entry in transform.augment}
-    crop, flip = entries.get("crop"), entries.get("flip")
+    """All geometry as one gather of packed pixels, straight from the whole split."""
+    entries = {str(entry.name): entry for entry in transform.augment}
+    crop, flip, cutout = (entries.get(name) for name in ("crop", "flip", "cutout"))
+    red, green, blue = transform.fill
+    fill = red | green << _SHIFTS[1] | blue << _SHIFTS[2]
 
     def gather(pixels: Tensor, indices: Tensor, draws: dict[str, Tensor]) -> Tensor:
-        if crop is None and flip is None:
-            return pixels[indices]
         height, width = pixels.shape[1:]
         corner = draws["crop"] if isinstance(crop, Crop) else indices.new_zeros(len(indices), 2)
         padding, mode = (crop.padding, crop.mode) if isinstance(crop, Crop) else (0, "reflect")
@@ -102,19 +102,21 @@ def _gather_of(transform: Transform) -> Callable[[Tensor, Tensor, dict[str, Tens
         if isinstance(flip, Flip):
             # Mirroring the cut is reading its columns from the right.
             columns = torch.where(draws["flip"].bool()[:, None], columns.flip(1), columns)
-        return gather_pixels(pixels, indices, rows, columns, mode)
+        words = gather_pixels(pixels, indices, rows, columns, mode)
+        if isinstance(cutout, Cutout):
+            hidden = covered(draws["cutout"], cutout.size, height, width)
+            words = torch.where(hidden, fill, words)
+        return words
 
-    return gather
+    return gather if transform.augment else lambda pixels, indices, _draws: pixels[indices]
 
 
-def _decode_of(transform: Transform) -> Callable[[Tensor, dict[str, Tensor]], Tensor]:
-    """Unpack the gathered words, then do what is left to do: cover, normalise."""
-    rest = tuple(entry for entry in transform.augment if entry.name not in ("crop", "flip"))
-    remaining = Transform(rest, transform.mean, transform.std, transform.raw)
+def _decode_of(transform: Transform) -> Callable[[Tensor], Tensor]:
+    """Unpack the gathered words and normalise."""
 
-    def decode(words: Tensor, draws: dict[str, Tensor]) -> Tensor:
+    def decode(words: Tensor) -> Tensor:
         channels = [((words >> shift) & 255).to(torch.uint8) for shift in _SHIFTS]
-        return remaining.apply(torch.stack(channels, dim=-1), draws)
+        return transform.finish(torch.stack(channels, dim=-1))
 
     return decode
 
