@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from benchmarks import loaders, record
+from benchmarks import record
 
-_MEASURES = {"loaders": loaders.measure}
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("name", type=click.Choice(sorted(_MEASURES)))
-@click.option("--quick", is_flag=True, help="A small setting, for a first look: not for quoting.")
-@click.option(
-    "--records",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=record.FOLDER,
-    help="Folder of the JSON records.",
-)
-def main(name: str, quick: bool, records: Path) -> None:
-    """Measure NAME, print a table, and keep a record of every repetition."""
-    outcome = _MEASURES[name](quick)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Measure, print a table, and keep a record of every repetition."""
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    quick = click.option("--quick", is_flag=True, help="A first look: too short for quoting.")
+    records = click.option("--records", type=_FOLDER, default=record.FOLDER, help="Records folder.")
+    return quick(records(command))
+
+
+def _conclude(outcome: record.Outcome, name: str, quick: bool, records: Path) -> None:
     record.show(outcome)
-    path = record.save(outcome, name, quick, records)
-    click.echo(f"record: {path}")
+    click.echo(f"record: {record.save(outcome, name, quick, records)}")
+
+
+@main.command()
+@_common
+def loaders(quick: bool, records: Path) -> None:
+    """Images/s of each loader beside torchvision's."""
+    from benchmarks.loaders import measure
+
+    _conclude(measure(quick), "loaders", quick, records)
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+@_common
+def accuracy(config: Path, seeds: int, quick: bool, records: Path) -> None:
+    """What a recipe reaches over several seeds, and how long it takes."""
+    from benchmarks.accuracy import measure
+
+    _conclude(measure(config, seeds, quick), f"accuracy-{config.stem}", quick, records)
 
 
 main()

@@ -20,26 +20,32 @@ FOLDER = Path(__file__).parent / "records"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Repetitions of several competitors that took turns.
+    """Repetitions of one or several competitors that took turns.
 
     Attributes:
         title: What was measured.
-        unit: Of every figure; larger is better.
+        unit: Of every figure.
         runs: For each competitor every repetition, in the order they were made.
-        baseline: The competitor that the others are compared with, repetition by repetition.
         settings: What the measurement was made with.
+        baseline: The competitor that the others are compared with, repetition by repetition.
+        details: What else is worth keeping of each repetition.
     """
 
     title: str
     unit: str
     runs: dict[str, list[float]]
-    baseline: str
     settings: dict[str, Any]
+    baseline: str | None = None
+    details: list[dict[str, Any]] | None = None
 
-    def ratios(self, name: str) -> list[float]:
-        """This competitor over the baseline, repetition by repetition."""
-        pairs = zip(self.runs[name], self.runs[self.baseline], strict=True)
-        return [figure / base for figure, base in pairs]
+    def ratios(self) -> dict[str, list[float]]:
+        """Every competitor over the baseline, repetition by repetition."""
+        if self.baseline is None:
+            return {}
+        return {
+            name: [a / b for a, b in zip(figures, self.runs[self.baseline], strict=True)]
+            for name, figures in self.runs.items()
+        }
 
 
 def summarize(figures: list[float]) -> dict[str, Any]:
@@ -55,11 +61,14 @@ def summarize(figures: list[float]) -> dict[str, Any]:
 def show(outcome: Outcome) -> None:
     """Print a table: median, spread, and the median ratio to the baseline."""
     table = Table(title=f"{outcome.title} ({outcome.unit})", title_justify="left")
-    for column in ("", "median", "minimum", "maximum", f"ratio to {outcome.baseline}"):
-        table.add_column(column, justify="left" if not column else "right")
+    ratios = outcome.ratios()
+    for column in ("", "median", "minimum", "maximum"):
+        table.add_column(column, justify="right" if column else "left")
+    if ratios:
+        table.add_column(f"over {outcome.baseline}", justify="right")
     for name, figures in outcome.runs.items():
-        numbers = [f"{value:,.0f}" for value in (median(figures), min(figures), max(figures))]
-        table.add_row(name, *numbers, f"{median(outcome.ratios(name)):.2f}")
+        row = [f"{value:,.5g}" for value in (median(figures), min(figures), max(figures))]
+        table.add_row(name, *row, *([f"{median(ratios[name]):.2f}"] if ratios else []))
     Console().print(table, highlight=False)
 
 
@@ -75,7 +84,8 @@ def save(outcome: Outcome, name: str, quick: bool, folder: Path = FOLDER) -> Pat
         "settings": outcome.settings,
         "baseline": outcome.baseline,
         "results": {key: summarize(figures) for key, figures in outcome.runs.items()},
-        "ratios": {key: summarize(outcome.ratios(key)) for key in outcome.runs},
+        "ratios": {key: summarize(figures) for key, figures in outcome.ratios().items()},
+        "details": outcome.details,
     }
     path = folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
     write_text(path, json.dumps(content, indent=1) + "\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -31,13 +32,26 @@ DatasetName = Literal["cifar10", "cifar100", "shapes", "folder"]
 LoaderName = Literal["auto", "dali", "resident", "reference"]
 Unit = Literal["steps", "epochs", "min", "%"]
 
+_ALTERNATIVES = ("literal['auto']", "bool")  # what pydantic adds to the place of a union's error
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|min|%)")
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):  # would count as 1 or 0
+        raise ValueError("input should be a number, not yes or no")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+Real = Annotated[float, BeforeValidator(_no_truth)]
 
 
 class Section(BaseModel):
     """A part of the configuration: immutable, and closed to keys it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class Duration(Section):
@@ -46,7 +60,7 @@ class Duration(Section):
     `training.schedule.to_steps` is the one place that turns it into steps.
     """
 
-    value: float = Field(ge=0)
+    value: Real = Field(ge=0)
     unit: Unit
 
     @classmethod
@@ -65,11 +79,11 @@ class Duration(Section):
         return cls.model_validate({"value": float(value), "unit": unit})
 
     def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+        return f"{Decimal(str(self.value)).normalize():f}{self.unit}"
 
 
 def _as_duration(value: object) -> object:
-    return Duration.parse(value) if isinstance(value, str) else value
+    return value if isinstance(value, Duration) else Duration.parse(str(value))
 
 
 def _countable(value: Duration) -> Duration:
@@ -86,7 +100,7 @@ class Crop(Section):
     """Pad by `padding` pixels on every side, then cut the picture's own size out at random."""
 
     name: Literal["crop"] = "crop"
-    padding: int = Field(4, ge=1, le=16)
+    padding: Whole = Field(4, ge=1, le=16)
     mode: Literal["zero", "reflect"] = "zero"
 
 
@@ -111,7 +125,7 @@ class Cutout(Section):
     """
 
     name: Literal["cutout"] = "cutout"
-    size: int = Field(8, ge=1, le=64)
+    size: Whole = Field(8, ge=1, le=64)
 
 
 Augmentation = Annotated[Crop | Flip | Cutout, Field(discriminator="name")]
@@ -128,9 +142,9 @@ class Data(Section):
     dataset: DatasetName = "cifar10"
     path: Path | None = None
     loader: LoaderName = "auto"
-    batch_size: int = Field(512, ge=1)
-    validation: int = Field(5000, ge=0)
-    workers: int = Field(2, ge=0, le=256)
+    batch_size: Whole = Field(512, ge=1)
+    validation: Whole = Field(5000, ge=0)
+    workers: Whole = Field(2, ge=0, le=256)
     augment: tuple[Augmentation, ...] = ()
 
     @field_validator("augment", mode="before")
@@ -163,7 +177,7 @@ class Model(Section):
     """A plain convolutional network: convolution, norm, ReLU and pooling for each width."""
 
     family: Literal["cnn"] = "cnn"
-    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field((64, 128, 256), min_length=1)
+    widths: tuple[Annotated[Whole, Field(ge=1)], ...] = Field((64, 128, 256), min_length=1)
     norm: Literal["none", "batch"] = "none"
 
 
@@ -171,10 +185,10 @@ class Optim(Section):
     """How a gradient changes the weights."""
 
     name: Literal["sgd"] = "sgd"
-    lr: float = Field(0.01, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    lr: Real = Field(0.01, gt=0)
+    momentum: Real = Field(0.9, ge=0, lt=1)
     nesterov: bool = False
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: Real = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Optim:
@@ -193,23 +207,23 @@ class Schedule(Section):
 class Train(Section):
     """How long, in which arithmetic, and how often to look."""
 
-    epochs: int = Field(10, ge=1)
+    epochs: Whole = Field(10, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "bf16"
     compile: Literal["auto"] | bool = "auto"
     channels_last: bool = True
     deterministic: bool = False
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: Real = Field(0.0, ge=0, lt=1)
     log_every: StepsField = Duration(value=50, unit="steps")
     evaluate_every: StepsField = Duration(value=1, unit="epochs")
-    processes: int | None = Field(None, ge=1)
+    processes: Whole | None = Field(None, ge=1)
 
 
 class Checkpoint(Section):
     """When the state of a run is written, and how many of them stay."""
 
     every: DurationField | None = Duration(value=1, unit="epochs")
-    keep: int = Field(2, ge=1)
+    keep: Whole = Field(2, ge=1)
 
 
 class Track(Section):
@@ -223,7 +237,7 @@ class Config(Section):
     """Everything that decides a run, but where it is written."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: Whole = Field(0, ge=0, lt=2**63)
     data: Data = Data()
     model: Model = Model()
     optim: Optim = Optim()
@@ -237,6 +251,21 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, in which a key that stands twice is an error and not overwritten."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return node
+
+
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read the configuration at `path` and apply `key.path=value` overrides.
 
@@ -247,8 +276,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     tree = _read_tree(path)
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides:
-        keys = _apply_override(tree, override)
-        origins[keys] = f"the argument {override!r}"
+        for keys in _apply_override(tree, override):
+            origins[keys] = f"the argument {override!r}"
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -263,17 +292,29 @@ def _read_tree(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a text file: {error}") from None
     try:
-        tree = yaml.safe_load(text)
+        tree = _parse(text)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1})" if where else ""
-        problem = getattr(error, "problem", None) or "it cannot be parsed"
-        raise UserError(f"{path}{line}: not valid YAML: {problem}") from None
+        raise UserError(f"{path}{line}: not valid YAML: {_problem(error)}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a configuration is a mapping of sections, such as 'train:'")
     return tree
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - it is a SafeLoader
+    except RecursionError:
+        raise yaml.MarkedYAMLError(problem="it is nested too deeply") from None
+    except ValueError as error:  # what looks like a date and is none
+        raise yaml.MarkedYAMLError(problem=str(error)) from None
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return getattr(error, "problem", None) or "it cannot be parsed"
 
 
 def _siblings(path: Path) -> str:
@@ -282,8 +323,12 @@ def _siblings(path: Path) -> str:
     return nearest(path.name, names)
 
 
-def _apply_override(tree: dict[str, Any], override: str) -> tuple[str, ...]:
-    """Set `a.b=value` in `tree`; the value is read as YAML. Returns the key path."""
+def _apply_override(tree: dict[str, Any], override: str) -> list[tuple[str, ...]]:
+    """Set `a.b=value` in `tree`; the value is read as YAML.
+
+    Returns the key path, and that of every section that was not there: what is wrong with them
+    is the override's doing.
+    """
     path, separator, text = override.partition("=")
     keys = tuple(path.strip().split("."))
     if not separator or not all(keys):
@@ -291,25 +336,30 @@ def _apply_override(tree: dict[str, Any], override: str) -> tuple[str, ...]:
             f"{override!r} is not an override; write key.path=value, such as train.epochs=20"
         )
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"{override!r}: the value is not valid YAML; quote it") from None
-    node = tree
-    for key in keys[:-1]:
+        value = _parse(text)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"{override!r}: the value is not valid YAML: {_problem(error)}; quote it"
+        ) from None
+    node, changed = tree, [keys]
+    for depth, key in enumerate(keys[:-1], start=1):
+        if key not in node:
+            changed.append(keys[:depth])
         child = node.setdefault(key, {})
         if not isinstance(child, dict):
             raise UserError(f"{override!r}: {key!r} is a value, not a section")
         node = child
     node[keys[-1]] = value
-    return keys
+    return changed
 
 
 def _explain(error: ValidationError, path: Path, origins: dict[tuple[str, ...], str]) -> str:
     """One line for all that is wrong, each with its place and its mend."""
     lines = []
     for problem in error.errors():
-        keys = tuple(str(part) for part in problem["loc"])
-        origin = next((text for at, text in origins.items() if keys[: len(at)] == at), str(path))
+        keys = tuple(str(part) for part in problem["loc"] if part not in _ALTERNATIVES)
+        at = max((at for at in origins if keys[: len(at)] == at), key=len, default=None)
+        origin = origins[at] if at else str(path)
         lines.append(f"{origin}: {_explain_one(problem, keys)}")
     return "; ".join(dict.fromkeys(lines))
 
@@ -319,7 +369,9 @@ def _explain_one(problem: Any, keys: tuple[str, ...]) -> str:
     if problem["type"] == "extra_forbidden":
         valid = _valid_keys(keys[:-1])
         return f"unknown key {dotted!r}{nearest(keys[-1], valid)} (known here: {', '.join(valid)})"
-    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "model_type":
+        return f"{dotted}: a section of settings belongs here (it is {problem['input']!r})"
+    message = " ".join(problem["msg"].removeprefix("Value error, ").split())
     value = problem.get("input")
     shown = "" if isinstance(value, dict | Section) else f" (it is {value!r})"
     return f"{dotted or 'configuration'}: {message[0].lower()}{message[1:]}{shown}"

@@ -78,10 +78,12 @@ def _loader() -> Finding:
 
 def _data() -> Finding:
     try:
-        place = sources.locate(Data())
+        found = sources.find_here(Data())
     except FasttrainError as error:
         return False, str(error)
-    return True, f"cifar10: {place}"
+    if found is None:
+        return False, "cifar10 is not here: a run would download it; or set FASTTRAIN_DATA"
+    return True, f"cifar10 is in {os.environ.get('FASTTRAIN_DATA') or 'the cache'}"
 
 
 def _cache() -> Finding:

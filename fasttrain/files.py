@@ -22,8 +22,12 @@ _MENDS = {
     errno.EACCES: "no right to write there; change the permissions or choose another folder",
     errno.EPERM: "no right to write there; change the permissions or choose another folder",
     errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOENT: "the folder cannot be made or has gone; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
     errno.EEXIST: "a file of that name is in the way; choose another folder",
+    errno.EISDIR: "a folder of that name is in the way; choose another folder",
+    errno.ENOTEMPTY: "a folder of that name is in the way; choose another folder",
 }
 
 

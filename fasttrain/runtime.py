@@ -6,6 +6,7 @@ loaders are left out: they cost more than 100 microseconds a step, and ours need
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -50,6 +51,9 @@ class Runtime:
                 "check the driver with nvidia-smi, or choose train.device=auto"
             )
         _limit_threads()
+        if not torch.cuda.is_available():
+            # The compiler looks for CUDA wherever its tools are installed, and warns in vain.
+            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         self._accelerator = Accelerator(
             cpu=train.device == "cpu" or not torch.cuda.is_available(),
             mixed_precision=_PRECISIONS[train.precision],
@@ -162,9 +166,9 @@ def _check_processes(wanted: int | None, world: int) -> None:
     ):
         if asked is not None and asked != world:
             raise UserError(
-                f"{asked} processes were asked for by {by}, but {world} started; on CPUs "
-                "use a config file with 'distributed_type: MULTI_CPU', as in "
-                "launch/accelerate/cpu.yaml ('--cpu --num_processes N' starts one)"
+                f"{asked} processes were asked for by {by}, but {world} started; launch with "
+                "'accelerate launch --config_file launch/accelerate/cpu.yaml' on CPUs "
+                "('--cpu' and 'distributed_type: MULTI_CPU' start one), multi_gpu.yaml on GPUs"
             )
 
 

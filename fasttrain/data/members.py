@@ -77,7 +77,7 @@ def _list_zip(place: Path) -> Iterator[Member]:
             infos = archive.infolist()
     except _READ_ERRORS as error:
         raise UserError(
-            f"{place}: not a whole zip file ({error}); copy or download it again"
+            f"{place}: cannot be read as a zip file ({error}); copy or download it again"
         ) from error
     seen: set[str] = set()
     for info in infos:

@@ -76,6 +76,17 @@ def find_source(data: Data) -> Source:
     Raises:
         UserError: as `open_dataset`.
     """
+    downloads = cache_folder() / "downloads"
+    found = find_here(data)
+    return found or cifar.CifarSource(data.dataset, _download(data.dataset, downloads))
+
+
+def find_here(data: Data) -> Source | None:
+    """Find what the store is prepared from on this machine; `None` where it must be downloaded.
+
+    Raises:
+        UserError: the data is not where it was said to be.
+    """
     if data.dataset == "shapes":
         if data.path is not None:
             raise UserError("data.dataset=shapes is generated: it reads no data.path; leave it out")
@@ -85,9 +96,7 @@ def find_source(data: Data) -> Source:
             return _find_given(data.dataset, setting, value.expanduser())
     if data.dataset == "folder":
         raise UserError("data.dataset=folder: set data.path=... to your folder or zip of pictures")
-    downloads = cache_folder() / "downloads"
-    found = _find_in(data.dataset, downloads)
-    return found or cifar.CifarSource(data.dataset, _download(data.dataset, downloads))
+    return _find_in(data.dataset, cache_folder() / "downloads")
 
 
 def _environment() -> Path | None:

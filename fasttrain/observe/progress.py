@@ -64,9 +64,10 @@ class ProgressLine:
         return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
 
     def _evaluation_line(self, record: Record) -> str:
-        train = _figures(self._train) if self._train else ""
         found = f"{record['split']}: loss {record['loss']:.3f}  accuracy {record['accuracy']:.2%}"
-        return f"epoch {record['epoch']}/{self._epochs}  {train}  {found}"
+        if record["split"] == "test" or not self._train:
+            return found
+        return f"epoch {record['epoch']}/{self._epochs}  {_figures(self._train)}  {found}"
 
     def _seconds_left(self, step: int) -> float:
         elapsed = time.monotonic() - self._started

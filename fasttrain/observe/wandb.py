@@ -6,8 +6,10 @@ This file holds the only import of wandb.
 from __future__ import annotations
 
 import os
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fasttrain.config import Config
 from fasttrain.observe.journal import Record
@@ -19,10 +21,16 @@ _SECONDS_TO_CONNECT = 20
 
 
 def has_key() -> bool:
-    """Whether an API key is configured, in the environment or by `wandb login`."""
+    """Whether an API key is configured, in the environment or by `wandb login`; asks no server."""
     import wandb
 
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(wandb.Settings().base_url).hostname or ""
+    try:
+        return netrc().authenticators(host) is not None
+    except (OSError, NetrcParseError):
+        return False
 
 
 class WandbSink:

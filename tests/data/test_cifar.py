@@ -250,8 +250,17 @@ def test_planted_code_does_not_run(publish: Publish, tmp_path: Path) -> None:
     assert flag.exists()
 
 
-@pytest.mark.parametrize("module", ["numpy", "numpy.core.multiarray", "os", "builtins"])
-@pytest.mark.parametrize("name", ["load", "eval", "system", "fromfile", "_reconstruct.__self__"])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "system"),
+        ("builtins", "eval"),
+        ("numpy", "load"),
+        ("numpy", "ndarray.tofile"),
+        ("numpy.core.multiarray", "fromfile"),
+        ("a.planted.module", "ndarray"),
+    ],
+)
 def test_other_names_are_refused(module: str, name: str) -> None:
     unpickler = cifar._BatchUnpickler(io.BytesIO(f"c{module}\n{name}\n.".encode()))
     with pytest.raises(pickle.UnpicklingError, match=re.escape(f"{module}.{name}")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
@@ -181,7 +182,10 @@ def _without(start: str) -> dict[str, bytes]:
         ),
         ({**GOOD, "train/cat/b.png": picture(0)[:-30]}, "train/cat/b.png: not a whole picture"),
         ({**GOOD, "train/cat/b.png": b""}, "train/cat/b.png: not a whole picture"),
-        ({**GOOD, "train/ant/x.PNG": b"GIF89a" + bytes(99)}, "x.PNG: not a whole picture"),
+        (
+            {**GOOD, "train/ant/x.PNG": encode(Image.new("P", (6, 8)), ".gif")},
+            "x.PNG: not a whole picture",
+        ),
         (
             {**GOOD, "train/cat/a.png": encode(Image.new("I;16", (6, 8), 300))},
             "train/cat/a.png: pixels of the kind 'I;16'",
@@ -255,7 +259,7 @@ def test_names_that_stand_twice_in_a_zip_are_refused(tmp_path: Path) -> None:
 def test_a_truncated_zip_is_refused(keep: int, tmp_path: Path) -> None:
     place = write_zip(tmp_path / "a.zip", GOOD)
     place.write_bytes(place.read_bytes()[:keep])
-    assert f"{place}: not a whole zip file" in refusal([place])
+    assert f"{place}: cannot be read as a zip file" in refusal([place])
 
 
 def test_a_changed_byte_in_a_zip_is_noticed(tmp_path: Path) -> None:
@@ -264,6 +268,27 @@ def test_a_changed_byte_in_a_zip_is_noticed(tmp_path: Path) -> None:
     content[60] ^= 1  # in the first member
     place.write_bytes(content)
     assert "a.zip!train/cat/b.png: cannot be read" in refusal([place])
+
+
+def test_links_in_a_folder_are_followed(tmp_path: Path) -> None:
+    place = write_folder(tmp_path / "set", _without("train/ant"))
+    write_folder(tmp_path / "elsewhere", {"x.png": picture(4)})
+    (place / "train/ant").symlink_to(tmp_path / "elsewhere")
+    assert folders.find([place]).read(silent)[0] == ("ant", "cat", "dog")
+
+
+def test_a_class_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, scandir = write_folder(tmp_path, GOOD), os.scandir
+
+    def refuse_cat(path: str) -> object:
+        if str(path).endswith("train/cat"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_cat)  # root, who may run this, may read all
+    assert "train/cat: cannot be read: Permission denied" in refusal([place])
 
 
 def test_a_link_to_nowhere_in_a_folder_is_named(tmp_path: Path) -> None:

@@ -168,9 +168,15 @@ def test_other_classes_or_sizes_are_no_cifar10(tmp_path: Path) -> None:
     cow = {name.replace("/cat/", "/cow/"): content for name, content in CIFAR10.items()}
     message = refusal(path=write_folder(tmp_path / "cow", cow))
     assert "class 'cat' is missing in train" in message
-    small = {**CIFAR10, "train/cat/3.png": picture(0, (28, 28))}
+    small = dict.fromkeys(CIFAR10, picture(0, (28, 28)))
     message = refusal(path=write_folder(tmp_path / "small", small))
-    assert "train/cat/3.png: 28x28 pixels, but this set's pictures have 32x32" in message
+    assert "0.png: 28x28 pixels, but this set's pictures have 32x32" in message
+
+
+def test_home_may_be_written_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_zip(tmp_path / "a.zip", GOOD)
+    assert len(open_dataset(Data(dataset="folder", path=Path("~/a.zip"))).test.images) == 2
 
 
 def test_half_a_pair_of_zips_is_explained(tmp_path: Path) -> None:
@@ -271,6 +277,7 @@ def test_a_download_is_kept_and_not_repeated(server: _Server, cache: Path) -> No
     assert server.requests > 0
     server.requests = 0
     assert len(open_dataset(Data()).train.images) == 12
+    sources._download("cifar10", cache / "downloads")  # as by a process that waited for this one
     assert server.requests == 0
     assert _visible(cache / "downloads") == [ARCHIVE]
     assert not left.exists()
