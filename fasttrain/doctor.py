@@ -14,7 +14,7 @@ from fasttrain.data import loader, sources
 from fasttrain.data.store import cache_folder
 from fasttrain.errors import FasttrainError
 from fasttrain.observe import environment, wandb
-from fasttrain.runtime import has_cpp_compiler
+from fasttrain.runtime import missing_for_compile
 
 Finding = tuple[bool, str]  # whether it is as it should be, and what was found
 
@@ -65,9 +65,10 @@ def _precision() -> Finding:
 
 
 def _compiler() -> Finding:
-    if torch.cuda.is_available() or has_cpp_compiler():
+    missing = missing_for_compile()
+    if missing is None:
         return True, "torch.compile can be used"
-    return False, "no C++ compiler: steps run uncompiled; install g++"
+    return False, f"steps run uncompiled: torch.compile needs {missing}"
 
 
 def _loader() -> Finding:

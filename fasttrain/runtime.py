@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sysconfig
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -92,6 +93,12 @@ class Runtime:
             dist.all_reduce(values)
         return values
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every rank the main rank's buffers, such as the running statistics of batch norm."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
     def on_main(self, decide: Callable[[], T]) -> T:
         """Let the main rank decide; every rank gets its answer, or raises its `UserError`."""
         answer: T | UserError | None = None
@@ -133,21 +140,27 @@ def _limit_threads() -> None:
 
 
 def _settle_compile(wanted: bool | Literal["auto"]) -> bool:
-    """`auto` compiles wherever a compiler is found."""
-    if wanted != "auto":
-        return wanted
-    return torch.cuda.is_available() or has_cpp_compiler()
+    """`auto` compiles wherever it can be done."""
+    missing = missing_for_compile()
+    if wanted is True and missing:
+        raise UserError(
+            f"train.compile=true: torch.compile needs {missing}, which is not here; "
+            "install it, or choose train.compile=auto"
+        )
+    return not missing if wanted == "auto" else wanted
 
 
-def has_cpp_compiler() -> bool:
-    """Whether the C++ compiler that torch.compile needs on a CPU is there."""
+def missing_for_compile() -> str | None:
+    """What torch.compile lacks to generate code for this machine's device, or `None`."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
-    try:
-        return bool(get_cpp_compiler())
+    try:  # on a GPU too: Triton builds a launcher for each of its kernels
+        get_cpp_compiler()
     except (InvalidCxxCompiler, OSError):
-        return False
+        return "a C++ compiler (g++)"
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return None if headers.exists() else "Python's headers (python3-dev)"
 
 
 def _check_precision(precision: str, device: torch.device) -> None:
@@ -173,9 +186,10 @@ def _check_processes(wanted: int | None, world: int) -> None:
 
 
 def _asked_of_launcher() -> int | None:
-    """The number of processes on the command line of the `accelerate launch` that started us."""
+    """The number of processes that the `accelerate launch` which started us was told to start."""
     import psutil
     import yaml
+    from accelerate.commands.config.config_args import default_config_file
 
     parent = psutil.Process().parent()
     if "WORLD_SIZE" in os.environ or parent is None:
@@ -184,13 +198,19 @@ def _asked_of_launcher() -> int | None:
         words = [part for word in parent.cmdline() for part in word.split("=", 1)]
     except psutil.Error:
         return None
-    if "launch" not in words or not any("accelerate" in word for word in words):
+    # `accelerate launch`, `accelerate-launch` and `python -m accelerate.commands.launch`
+    if not any("accelerate" in word for word in words) or not any(
+        word.endswith("launch") for word in words
+    ):
         return None
     options = {word.replace("-", "_").lstrip("_"): at for at, word in enumerate(words)}
     if "num_processes" in options:
         return int(words[options["num_processes"] + 1])
     if "config_file" in options:
         file = Path(words[options["config_file"] + 1])
-        settings = yaml.safe_load(file.read_text()) if file.is_file() else {}
-        return int(settings.get("num_processes", 1))
-    return None
+    elif "--cpu" in words:
+        return None  # then the launcher reads no file
+    else:
+        file = Path(default_config_file)
+    settings = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    return int(settings.get("num_processes", 1))

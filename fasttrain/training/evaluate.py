@@ -82,9 +82,12 @@ class Evaluator:
     def __call__(self, evaluation: Evaluation) -> Score:
         """Make one pass; the model is left in evaluation mode.
 
+        Every rank scores what the main rank would write as a checkpoint.
+
         Raises:
             RuntimeError: the pictures counted over all ranks are not those of the split: a bug.
         """
+        self._runtime.share_buffers(self._scorer)
         sums = torch.zeros(3, dtype=torch.float64, device=self._runtime.device)
         for pictures in evaluation.loader.batches(0, evaluation.plan.steps_per_epoch):
             sums += self._sums(pictures)
