@@ -16,8 +16,9 @@ from fasttrain.data import sources
 from fasttrain.data.store import Store
 from fasttrain.errors import DivergedError, UserError
 from fasttrain.observe import folder as folders
+from fasttrain.observe import journal
 from fasttrain.observe.folder import RunFolder
-from fasttrain.observe.journal import Journal, Sink, cut_back
+from fasttrain.observe.journal import Journal, Sink
 from fasttrain.observe.progress import ProgressLine, working
 from fasttrain.observe.wandb import WandbSink
 from fasttrain.runtime import Runtime
@@ -222,14 +223,23 @@ class Training:
         checkpoint.load_weights(newest, self.model)
         self.optimizer.load_state_dict(state["optimizer"])
         self.clock.restore(state["clock"])
+        self.scores = self._scores_so_far(state["step"])
         return int(state["step"])
+
+    def _scores_so_far(self, done: int) -> dict[str, Score]:
+        """The last validation score that the journal holds up to step number `done`."""
+        return {
+            record["split"]: Score(record["loss"], record["accuracy"], record["count"])
+            for record in journal.read(self.folder.journal)
+            if record["kind"] == "evaluation" and record["step"] <= done
+        }
 
     def _open_journal(self, first: int) -> Journal:
         """Begin the run folder, or cut its journal back to where the run goes on."""
         if not self.runtime.is_main:
             return Journal(None)
         self.folder.begin(self.config)
-        cut_back(self.folder.journal, first)
+        journal.cut_back(self.folder.journal, first)
         sinks: list[Sink] = [ProgressLine(self.config, first, self.total, self.console)]
         if self.config.track.wandb != "disabled":
             sinks.append(WandbSink(self.config, self.folder.path, self.console))
