@@ -49,10 +49,10 @@ def measure(quick: bool) -> Outcome:
         for name, stream in streams.items():
             runs[name].append(_images_per_second(stream, images // BATCH, device))
     return Outcome(
-        title=f"loaders on {device.type}: crop, flip, normalise, batches of {BATCH}",
+        title=f"loaders on {device.type}: crop, flip, normalise; {WORKERS} workers or threads",
         unit="images/s",
         runs=runs,
-        baseline=f"torchvision v2, {WORKERS} workers",
+        baseline="torchvision v2",
         settings={
             "pictures": PICTURES,
             "batch": BATCH,
@@ -77,7 +77,7 @@ def _streams(split: Split, device: torch.device) -> dict[str, Stream]:
             dataset, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True,
             persistent_workers=True, pin_memory=device.type == "cuda",
         )  # fmt: skip
-        streams[f"torchvision {version}, {WORKERS} workers"] = _endless(loader_of, device)
+        streams[f"torchvision {version}"] = _endless(loader_of, device)
     return streams
 
 

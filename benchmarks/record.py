@@ -58,6 +58,10 @@ def summarize(figures: list[float]) -> dict[str, Any]:
     }
 
 
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def show(outcome: Outcome) -> None:
     """Print a table: median, spread, and the median ratio to the baseline."""
     table = Table(title=f"{outcome.title} ({outcome.unit})", title_justify="left")
@@ -67,7 +71,7 @@ def show(outcome: Outcome) -> None:
     if ratios:
         table.add_column(f"over {outcome.baseline}", justify="right")
     for name, figures in outcome.runs.items():
-        row = [f"{value:,.5g}" for value in (median(figures), min(figures), max(figures))]
+        row = [_short(value) for value in (median(figures), min(figures), max(figures))]
         table.add_row(name, *row, *([f"{median(ratios[name]):.2f}"] if ratios else []))
     Console().print(table, highlight=False)
 

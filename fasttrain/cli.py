@@ -6,6 +6,7 @@ Heavy imports stand inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -72,9 +73,8 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
         f"evaluation {result['evaluate_seconds']:.1f} s, "
         f"checkpoints {result['checkpoint_seconds']:.1f} s",
     }
-    console = Console()
-    console.print(summary(rows, title=str(folder)), highlight=False)
-    console.print(f"next: fasttrain evaluate {folder}", highlight=False)
+    Console(markup=False).print(summary(rows, title=str(folder)), highlight=False)
+    click.echo(f"next: {shlex.join(['fasttrain', 'evaluate', str(folder)])}")
 
 
 def _percent(share: float | None) -> str:
@@ -135,7 +135,7 @@ def info(config: Path, overrides: tuple[str, ...]) -> None:
         "deviation": ", ".join(f"{value:.4f}" for value in store.std) + " of 255",
         "checksums": "hold",
     }
-    Console().print(summary(rows, title=store.name), highlight=False)
+    Console(markup=False).print(summary(rows, title=store.name), highlight=False)
 
 
 def _open_store(config: Path, overrides: tuple[str, ...]) -> Any:

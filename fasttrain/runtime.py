@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
@@ -123,8 +124,9 @@ class Runtime:
             torch.cuda.synchronize(self.device)
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group, so that another run may follow in this process."""
         self._accelerator.end_training()
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def local_world() -> int:

@@ -1,11 +1,16 @@
-"""What every test shares: a GPU marker, and a cache of its own."""
+"""What every test shares: a GPU marker, a cache of its own, a place to run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+
+from fasttrain.config import Train
+from fasttrain.runtime import Runtime
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,3 +31,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 @pytest.fixture
 def configs() -> Path:
     return Path(__file__).parent.parent / "configs"
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    """One process on the CPU, in full precision and uncompiled."""
+    yield Runtime(Train(device="cpu", precision="fp32", compile=False))
+    AcceleratorState._reset_state(reset_partial_state=True)

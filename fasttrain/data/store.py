@@ -1,7 +1,7 @@
 """A prepared data set on disk: whole arrays, memory-mapped, checksummed, cached by content.
 
     <cache>/stores/cifar10-<key>/
-      store.json                          what it holds, and a SHA-256 for each file
+      store.json                          what it holds, a SHA-256 for each file, and its own seal
       train-images.npy  train-labels.npy  (N, H, W, 3) uint8, (N,) int64
       test-images.npy   test-labels.npy
 
@@ -126,13 +126,16 @@ def obtain(
         except UserError:
             if not os.access(folder.parent, os.W_OK):
                 raise
-    with explain_write_errors(folder), FileLock(folder.parent / f".{folder.name}.lock"):
+    with explain_write_errors(folder):
+        lock = FileLock(folder.parent / f".{folder.name}.lock").acquire()
+    with lock:
         sweep(folder)
         if folder.exists():
             try:
                 return open_store(folder)
             except UserError:
-                shutil.rmtree(folder)
+                with explain_write_errors(folder):
+                    shutil.rmtree(folder)
         classes, splits = read()
         _write(folder, name, key, classes, splits)
     return open_store(folder)
@@ -154,11 +157,11 @@ def open_store(folder: Path) -> Store:
         about = json.loads((folder / "store.json").read_text())
         if about["format"] != _FORMAT:
             raise UserError(f"{folder}: a store of format {about['format']}, not {_FORMAT}")
+        if about.pop("seal", None) != content_key(json.dumps(about)):
+            raise _damaged(folder / "store.json")
         for file, digest in about["sha256"].items():
             if _sha256(folder / file) != digest:
-                raise UserError(
-                    f"{folder / file}: the checksum does not hold; delete the folder and run again"
-                )
+                raise _damaged(folder / file)
         splits = {split: _map_split(folder, split) for split in SPLITS}
         return Store(
             name=about["name"],
@@ -175,12 +178,13 @@ def open_store(folder: Path) -> Store:
         ) from error
 
 
+def _damaged(file: Path) -> UserError:
+    return UserError(f"{file}: the checksum does not hold; delete the folder and run again")
+
+
 def _map_split(folder: Path, split: SplitName) -> Split:
     images = np.load(folder / f"{split}-images.npy", mmap_mode="r")
-    labels = np.load(folder / f"{split}-labels.npy")
-    if len(images) != len(labels):
-        raise UserError(f"{folder}: {len(images)} {split} pictures but {len(labels)} labels")
-    return Split(images, labels)
+    return Split(images, np.load(folder / f"{split}-labels.npy"))
 
 
 def _write(
@@ -191,6 +195,10 @@ def _write(
     splits: Mapping[SplitName, Split],
 ) -> None:
     """Write a whole store, or nothing."""
+    for split, content in splits.items():
+        images, labels = len(content.images), len(content.labels)
+        if images != labels:
+            raise UserError(f"{name}: {images} {split} pictures but {labels} labels")
     mean, std = channel_statistics(splits["train"].images)
     with atomic_folder(folder) as aside:
         for split in SPLITS:
@@ -205,6 +213,7 @@ def _write(
             "std": std,
             "sha256": {file.name: _sha256(file) for file in sorted(aside.iterdir())},
         }
+        about["seal"] = content_key(json.dumps(about))
         (aside / "store.json").write_text(json.dumps(about, indent=2))
 
 

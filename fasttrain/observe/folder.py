@@ -10,7 +10,7 @@ from typing import Any
 
 from fasttrain.config import Config, load
 from fasttrain.errors import UserError
-from fasttrain.files import write_text
+from fasttrain.files import explain_write_errors, write_text
 from fasttrain.observe import environment
 
 
@@ -68,19 +68,21 @@ def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
         resume: `--resume`: the folder may hold a run, and goes on with it.
 
     Raises:
-        UserError: the folder holds a run already, or there is none to resume.
+        UserError: the folder holds a run already, or cannot be looked into.
     """
     if explicit is None:
         if resume:
             raise UserError("--resume needs --run-dir DIR: the run to go on with")
         return RunFolder(Path("runs") / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     folder = RunFolder(explicit)
-    if folder.config.exists() and not resume:
+    with explain_write_errors(explicit):
+        begun, complete = folder.config.exists(), folder.result.exists()
+    if begun and not resume:
         raise UserError(
             f"{explicit} already holds a run; add --resume to go on with it, "
             "or choose another --run-dir"
         )
-    if folder.result.exists():
+    if complete:
         raise UserError(f"{explicit} holds a run that is complete; choose another --run-dir")
     return folder
 
@@ -89,9 +91,13 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
     """Open an existing run.
 
     Raises:
-        UserError: there is no run in that folder.
+        UserError: there is no run in that folder, or it cannot be looked into.
     """
     folder = RunFolder(path)
-    if not folder.config.exists():
+    try:
+        there = folder.config.exists()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if not there:
         raise UserError(f"{path}: there is no run here (no config.yaml); name a folder under runs/")
     return folder, load(folder.config)

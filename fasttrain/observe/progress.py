@@ -77,9 +77,10 @@ class ProgressLine:
 
 @contextmanager
 def working(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show one bar for what is being prepared; yields `show(what, done, total)`."""
+    """Show a bar on a terminal for what is being prepared; yields `show(what, done, total)`."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
-    with Progress(*columns, console=console, transient=True) as progress:
+    silent = not console.is_terminal  # elsewhere a bar would leave empty lines
+    with Progress(*columns, console=console, transient=True, disable=silent) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(what: str, done: int, total: int) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError  # only its name: nothing is unpickled here
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ _FORMAT = 1
 def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: int) -> Path:
     """Write a checkpoint, then delete all but the newest `keep`.
 
+    Later ones are deleted too: a run that came back behind them has found them damaged.
+
     Args:
         root: The folder of checkpoints.
         step: Training steps done.
@@ -39,6 +42,8 @@ def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: i
         UserError: there is no room, or no right to write there.
     """
     target = root / f"step-{step:08d}"
+    for part in root.glob(".step-*.part"):  # what a killed process left
+        shutil.rmtree(part)
     if target.exists():  # a resumed run that came back to the same step
         shutil.rmtree(target)
     with atomic_folder(target) as aside:
@@ -49,7 +54,9 @@ def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: i
         digests = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
         manifest = {"format": _FORMAT, "step": step, "sha256": digests}
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=2))
-    for old in _folders(root)[:-keep]:
+    folders = _folders(root)
+    end = folders.index(target) + 1
+    for old in folders[: max(end - keep, 0)] + folders[end:]:
         shutil.rmtree(old)
     return target
 
@@ -79,8 +86,19 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Read everything but the weights; nothing in the file is executed."""
-    state: dict[str, Any] = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    """Read everything but the weights; nothing in the file is executed.
+
+    Raises:
+        UserError: the file holds something else than plain data.
+    """
+    file = folder / "state.pt"
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        raise UserError(
+            f"{file}: not the state of a run, and nothing in it was executed; delete the folder "
+            "to go on from an earlier checkpoint"
+        ) from error
     return state
 
 

@@ -50,7 +50,8 @@ def run(
     runtime = Runtime(config.train)
     try:
         parts.check_world(config, runtime)
-        console = (console or Console(stderr=True)) if runtime.is_main else Console(quiet=True)
+        console = console or Console(stderr=True, markup=False)
+        console.quiet = console.quiet or not runtime.is_main
         folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume))
         with working(console) as progress:
             store = sources.open_dataset(config.data, progress)
