@@ -146,7 +146,7 @@ def _open_store(config: Path, overrides: tuple[str, ...]) -> Any:
     from fasttrain.observe.progress import working
 
     settings = load(config, overrides)
-    with working(Console(stderr=True)) as progress:
+    with working(Console(stderr=True, markup=False)) as progress:
         return open_dataset(settings.data, progress)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from fasttrain.config import Config, Data
 from fasttrain.data import loader, sources
@@ -37,7 +38,7 @@ def examine() -> Table:
     for name, check in checks.items():
         good, found = check()
         mark = "[green]ok[/green]" if good else "[yellow]look[/yellow]"
-        table.add_row(mark, name, found)
+        table.add_row(mark, name, Text(found))  # a path may look like markup
     return table
 
 

@@ -54,13 +54,15 @@ class ProgressLine:
         """Epoch, bar, loss, accuracy, images/s, waiting for data, time left."""
         record = self._train
         done = record["step"] / self._total
-        filled = round(done * _BAR_WIDTH)
         parts = [
             f"epoch {record['epoch']}/{self._epochs}",
-            "━" * filled + "┄" * (_BAR_WIDTH - filled) + f" {done:4.0%}",
             _figures(record),
             f"{self._seconds_left(record['step']):.0f} s left",
         ]
+        width = min(_BAR_WIDTH, self._console.width - len("  ".join(parts)) - len("   100%"))
+        if width > 0:  # the bar gives way to the figures
+            filled = round(done * width)
+            parts.insert(1, "━" * filled + "┄" * (width - filled) + f" {done:4.0%}")
         return Text("  ".join(parts), no_wrap=True, overflow="ellipsis")
 
     def _evaluation_line(self, record: Record) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SECONDS_TO_CONNECT = 20
+_CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # its name and its former one: a key fits both
 
 
 def has_key() -> bool:
@@ -26,11 +27,12 @@ def has_key() -> bool:
 
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlsplit(wandb.Settings().base_url).hostname or ""
     try:
-        return netrc().authenticators(host) is not None
-    except (OSError, NetrcParseError):
+        host = urlsplit(wandb.setup().settings.base_url).netloc
+        logins = netrc(os.environ.get("NETRC"))
+    except (OSError, ValueError, NetrcParseError):  # there are none, or they cannot be read
         return False
+    return any(logins.authenticators(name) for name in (_CLOUD if host in _CLOUD else (host,)))
 
 
 class WandbSink:
@@ -82,13 +84,19 @@ class WandbSink:
 
     def close(self) -> None:
         """Send what is left."""
-        if self._run is not None:
+        if self._run is None:
+            return
+        try:
             self._run.finish()
+        except Exception as error:
+            self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         self._run = None
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         self._console.print(
             f"W&B is left out of this run ({reason}); the figures are in metrics.jsonl",
             highlight=False,
+            markup=False,
+            soft_wrap=True,
         )

@@ -50,8 +50,8 @@ def run(
     runtime = Runtime(config.train)
     try:
         parts.check_world(config, runtime)
-        console = console or Console(stderr=True, markup=False)
-        console.quiet = console.quiet or not runtime.is_main
+        if console is None or not runtime.is_main:
+            console = Console(stderr=True, markup=False, quiet=not runtime.is_main)
         folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume))
         with working(console) as progress:
             store = sources.open_dataset(config.data, progress)

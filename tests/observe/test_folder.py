@@ -1,0 +1,115 @@
+"""A run has a folder of its own, and no other run's."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from fasttrain.config import Config, load
+from fasttrain.errors import UserError
+from fasttrain.observe.folder import RunFolder, choose, open_run
+
+CONFIG = Config(name="mine", seed=5)
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    """A run that was begun and not finished."""
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(CONFIG)
+    return folder.path
+
+
+@pytest.fixture
+def complete(begun: Path) -> Path:
+    RunFolder(begun).finish({"test_accuracy": 0.5})
+    return begun
+
+
+def test_without_a_name_a_run_gets_a_new_folder_under_runs() -> None:
+    path = choose(CONFIG, None, resume=False).path
+    assert re.fullmatch(r"runs/mine-\d{8}-\d{6}", str(path))
+
+
+def test_choosing_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    choose(CONFIG, None, resume=False)
+    choose(CONFIG, tmp_path / "run", resume=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_holds_no_run_yet_is_taken(tmp_path: Path, resume: bool) -> None:
+    """With `resume` too: a job that is sent again after a crash may not have begun."""
+    assert choose(CONFIG, tmp_path / "run", resume).path == tmp_path / "run"
+    (tmp_path / "run").mkdir()
+    assert choose(CONFIG, tmp_path / "run", resume).path == tmp_path / "run"
+
+
+def test_a_folder_that_holds_a_run_is_refused(begun: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        choose(CONFIG, begun, resume=False)
+    assert str(caught.value) == (
+        f"{begun} already holds a run; add --resume to go on with it, or choose another --run-dir"
+    )
+
+
+def test_a_run_that_is_not_finished_is_resumed(begun: Path) -> None:
+    assert choose(CONFIG, begun, resume=True).path == begun
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_is_complete_is_left_alone(complete: Path, resume: bool) -> None:
+    with pytest.raises(UserError, match="holds a run"):
+        choose(CONFIG, complete, resume)
+
+
+def test_to_resume_one_names_the_run() -> None:
+    with pytest.raises(UserError, match="--resume needs --run-dir DIR"):
+        choose(CONFIG, None, resume=True)
+
+
+def test_a_file_in_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(UserError, match=r"cannot write .*/run"):
+        choose(CONFIG, tmp_path / "run", resume=False).begin(CONFIG)
+
+
+def test_what_ran_is_written_with_every_default(begun: Path) -> None:
+    assert load(begun / "config.yaml") == CONFIG
+    assert "momentum: 0.9" in (begun / "config.yaml").read_text()
+
+
+def test_where_it_ran_is_written_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "a-secret-key")
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(CONFIG)
+    written = (folder.path / "environment.json").read_text()
+    about = json.loads(written)
+    assert about["packages"]["torch"]
+    assert about["cores"] >= 1
+    assert {"command", "commit", "python", "system", "processor", "gpus"} <= about.keys()
+    assert "a-secret-key" not in written
+
+
+def test_the_result_is_there_when_the_run_is_complete(begun: Path) -> None:
+    folder = RunFolder(begun)
+    assert not folder.result.exists()
+    folder.finish({"test_accuracy": 0.5})
+    assert json.loads(folder.result.read_text()) == {"test_accuracy": 0.5}
+
+
+def test_a_run_is_opened_with_what_ran(begun: Path) -> None:
+    folder, config = open_run(begun)
+    assert (folder.path, config) == (begun, CONFIG)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "."])
+def test_where_there_is_no_run_none_is_opened(tmp_path: Path, path: str) -> None:
+    with pytest.raises(UserError, match="there is no run here"):
+        open_run(tmp_path / path)

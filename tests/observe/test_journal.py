@@ -1,0 +1,187 @@
+"""The journal is the truth about a run: whole lines, written once, and shown as they stand."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fasttrain.errors import UserError
+from fasttrain.observe.journal import Journal, Record, cut_back, read
+
+
+def train(step: int) -> Record:
+    return {"kind": "train", "step": step, "epoch": 1, "loss": 1 / (step + 2), "accuracy": 0.5}
+
+
+def evaluation(step: int) -> Record:
+    return {"kind": "evaluation", "step": step, "epoch": 1, "split": "test", "loss": 0.1}
+
+
+class Listener:
+    """A sink that remembers what it was shown, and what the file held at that moment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shown: list[Record] = []
+        self.on_disk: list[list[Record]] = []
+        self.closed = 0
+
+    def show(self, record: Record) -> None:
+        self.shown.append(record)
+        self.on_disk.append(read(self.path))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "metrics.jsonl"
+
+
+def write(path: Path, *records: Record) -> None:
+    journal = Journal(path)
+    for record in records:
+        journal.write(record)
+    journal.close()
+
+
+def test_every_record_is_one_line_of_json(path: Path) -> None:
+    write(path, train(1), evaluation(2))
+    lines = path.read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [train(1), evaluation(2)]
+
+
+def test_numbers_come_back_exactly(path: Path) -> None:
+    write(path, train(1))
+    assert read(path) == [train(1)]
+
+
+def test_a_journal_is_continued_and_not_overwritten(path: Path) -> None:
+    write(path, train(1))
+    write(path, train(2))
+    assert read(path) == [train(1), train(2)]
+
+
+def test_the_sinks_see_what_was_written_after_it_was_written(path: Path) -> None:
+    listeners = [Listener(path), Listener(path)]
+    journal = Journal(path, listeners)
+    journal.write(train(1))
+    journal.write(evaluation(1))
+    for listener in listeners:
+        assert listener.shown == [train(1), evaluation(1)] == read(path)
+        assert listener.on_disk == [[train(1)], [train(1), evaluation(1)]]
+
+
+def test_the_sinks_are_closed_with_the_journal(path: Path) -> None:
+    listener = Listener(path)
+    journal = Journal(path, [listener])
+    assert listener.closed == 0
+    journal.close()
+    assert listener.closed == 1
+
+
+def test_a_rank_that_only_takes_part_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    journal = Journal(None)
+    journal.write(train(1))
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fasttrain.observe.journal import Journal
+
+journal = Journal(Path(sys.argv[1]))
+journal.write({"kind": "train", "step": 1})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_written_survives_a_kill(path: Path) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)])
+    assert killed.returncode == -signal.SIGKILL
+    assert read(path) == [{"kind": "train", "step": 1}]
+
+
+# Back to a checkpoint
+
+
+def test_cutting_back_drops_what_came_later(path: Path) -> None:
+    write(path, train(1), train(2), evaluation(2), train(3), evaluation(4))
+    cut_back(path, 2)
+    assert read(path) == [train(1), train(2), evaluation(2)]
+
+
+def test_cutting_back_to_the_start_drops_everything(path: Path) -> None:
+    write(path, train(1), train(2))
+    cut_back(path, 0)
+    assert path.read_text() == ""
+
+
+def test_cutting_back_to_the_end_keeps_everything(path: Path) -> None:
+    write(path, train(1), train(2))
+    before = path.read_text()
+    cut_back(path, 2)
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("torn", ['{"kind": "train", "step": 3, "lo', "{", "\n"])
+def test_a_line_torn_by_a_crash_is_dropped_and_the_next_starts_anew(path: Path, torn: str) -> None:
+    write(path, train(1), train(2))
+    with path.open("a") as file:
+        file.write(torn)
+    assert read(path) == [train(1), train(2)]
+    cut_back(path, 2)
+    write(path, train(3))
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        train(1),
+        train(2),
+        train(3),
+    ]
+
+
+def test_where_there_is_no_journal_there_are_no_records(path: Path) -> None:
+    assert read(path) == []
+    cut_back(path, 5)
+    assert read(path) == []
+
+
+def test_cutting_back_leaves_the_old_journal_until_the_new_one_is_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(path, train(1), train(2))
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(UserError, match="no space left"):
+        cut_back(path, 1)
+    assert read(path) == [train(1), train(2)]
+
+
+# No room
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        lambda: Journal(Path("/proc/fasttrain/metrics.jsonl")),
+        lambda: Journal(Path("/dev/full")).write(train(1)),
+    ],
+    ids=["open", "write"],
+)
+def test_a_journal_that_cannot_be_written_is_one_line(action: Callable[[], object]) -> None:
+    with pytest.raises(UserError, match=r"cannot write /.*: .*"):
+        action()

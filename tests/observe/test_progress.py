@@ -1,0 +1,191 @@
+"""What a user sees while a run goes."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from fasttrain.config import Config
+from fasttrain.observe.journal import Record
+from fasttrain.observe.progress import ProgressLine, summary, working
+
+CONFIG = Config.model_validate({"train": {"epochs": 12}})
+TRAIN: Record = {
+    "kind": "train",
+    "step": 300,
+    "epoch": 4,
+    "loss": 1.23456,
+    "accuracy": 0.54321,
+    "lr": 0.1,
+    "images_per_second": 12345.6,
+    "data_stall": 0.0425,
+    "seconds": 99.0,
+}
+EVALUATION: Record = {
+    "kind": "evaluation",
+    "step": 300,
+    "epoch": 4,
+    "split": "validation",
+    "loss": 1.1,
+    "accuracy": 0.6125,
+    "count": 5000,
+}
+
+
+class Screen:
+    """A console whose output can be read, and the time, which passes when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, terminal: bool, width: int = 160) -> None:
+        self._file = io.StringIO()
+        self.console = Console(
+            file=self._file, force_terminal=terminal, width=width, color_system=None
+        )
+        self.now = 1000.0
+        monkeypatch.setattr("fasttrain.observe.progress.time.monotonic", lambda: self.now)
+
+    def lines(self) -> list[str]:
+        """What was written since the last call, without what steers the cursor."""
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", self._file.getvalue())
+        self._file.seek(0)
+        self._file.truncate()
+        return [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    return Screen(monkeypatch, terminal=True)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """A file, or the output of a batch system."""
+    return Screen(monkeypatch, terminal=False, width=80)
+
+
+def test_the_live_line_shows_where_the_run_stands(terminal: Screen) -> None:
+    line = ProgressLine(CONFIG, first=0, total=1200, console=terminal.console)
+    terminal.now += 50
+    line.show(TRAIN)
+    (shown,) = terminal.lines()
+    assert shown == (
+        "epoch 4/12  ━━━━━┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄  25%  loss 1.235  accuracy 54.32%  "
+        "12,346 images/s  data 4.2%  150 s left"
+    )
+    line.close()
+
+
+def test_the_live_line_is_redrawn_with_every_record(terminal: Screen) -> None:
+    line = ProgressLine(CONFIG, 0, 1200, terminal.console)
+    for step in (100, 200):
+        line.show({**TRAIN, "step": step, "loss": step / 100})
+        (shown,) = terminal.lines()
+        assert f"loss {step / 100:.3f}" in shown
+    line.close()
+
+
+def test_the_time_left_of_a_resumed_run_is_judged_by_its_own_steps(terminal: Screen) -> None:
+    line = ProgressLine(CONFIG, first=280, total=300 + 40, console=terminal.console)
+    terminal.now += 10
+    line.show(TRAIN)
+    assert terminal.lines()[0].endswith("20 s left")
+    line.close()
+
+
+def test_at_the_end_no_time_is_left_and_the_bar_is_full(terminal: Screen) -> None:
+    line = ProgressLine(CONFIG, 0, 300, terminal.console)
+    terminal.now += 10
+    line.show(TRAIN)
+    (shown,) = terminal.lines()
+    assert "━" * 20 + " 100%" in shown
+    assert "┄" not in shown
+    assert shown.endswith("0 s left")
+    line.close()
+
+
+@pytest.mark.parametrize("width", [80, 90, 100])
+def test_in_a_narrow_terminal_the_bar_gives_way_to_the_figures(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    screen = Screen(monkeypatch, terminal=True, width=width)
+    line = ProgressLine(CONFIG, 0, 1200, screen.console)
+    screen.now += 50
+    line.show(TRAIN)
+    (shown,) = screen.lines()
+    assert len(shown) <= width
+    for figure in ("epoch 4/12", "loss 1.235", "accuracy 54.32%", "12,346 images/s", "data 4.2%"):
+        assert figure in shown
+    assert shown.endswith("150 s left")
+    line.close()
+
+
+def test_an_evaluation_leaves_a_line_with_all_figures(log: Screen) -> None:
+    line = ProgressLine(CONFIG, 0, 1200, log.console)
+    line.show(TRAIN)
+    line.show(EVALUATION)
+    line.close()
+    assert log.lines() == [
+        "epoch 4/12  loss 1.235  accuracy 54.32%  12,346 images/s  data 4.2%  "
+        "validation: loss 1.100  accuracy 61.25%"
+    ]
+
+
+def test_an_evaluation_before_any_training_has_only_its_own_figures(log: Screen) -> None:
+    line = ProgressLine(CONFIG, 0, 1200, log.console)
+    line.show(EVALUATION)
+    assert log.lines() == ["validation: loss 1.100  accuracy 61.25%"]
+
+
+def test_the_test_at_the_end_is_told_by_itself(log: Screen) -> None:
+    line = ProgressLine(CONFIG, 0, 1200, log.console)
+    line.show(TRAIN)
+    line.show({**EVALUATION, "split": "test"})
+    assert log.lines() == ["test: loss 1.100  accuracy 61.25%"]
+
+
+def test_a_log_holds_no_live_lines(log: Screen) -> None:
+    line = ProgressLine(CONFIG, 0, 1200, log.console)
+    for step in range(100):
+        line.show({**TRAIN, "step": step})
+    line.close()
+    assert log.lines() == []
+
+
+def test_an_evaluation_stays_on_the_terminal_above_the_live_line(terminal: Screen) -> None:
+    line = ProgressLine(CONFIG, 0, 1200, terminal.console)
+    line.show(TRAIN)
+    terminal.lines()
+    line.show(EVALUATION)
+    shown = terminal.lines()
+    assert shown[0].endswith("validation: loss 1.100  accuracy 61.25%")
+    assert shown[-1].endswith("s left")
+    line.close()
+
+
+# Preparing
+
+
+def test_work_on_a_terminal_shows_a_bar_for_each_thing(terminal: Screen) -> None:
+    with working(terminal.console) as show:
+        show("reading pictures", 0, 200)
+        show("reading pictures", 50, 200)
+        show("writing the store", 1, 1)
+    shown = " ".join(terminal.lines())
+    assert re.search(r"reading pictures\s+\S+ ?\S*\s+25%", shown)
+    assert re.search(r"writing the store\s+\S+\s+100%", shown)
+
+
+def test_work_leaves_nothing_in_a_log(log: Screen) -> None:
+    with working(log.console) as show:
+        show("reading pictures", 50, 200)
+    assert log.lines() == []
+
+
+def test_a_summary_is_a_table_of_names_and_values(log: Screen) -> None:
+    log.console.print(summary({"test accuracy": "70.00%", "training": "5.0 s"}, title="runs/x"))
+    shown = log.lines()
+    assert shown[0] == "runs/x"
+    assert any(re.search(r"test accuracy\W+70\.00%", line) for line in shown)
+    assert any(re.search(r"training\W+5\.0 s", line) for line in shown)

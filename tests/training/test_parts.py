@@ -1,0 +1,106 @@
+"""The parts of a run, and the sizes that do not go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fasttrain.config import Config
+from fasttrain.data.store import Split, Store, obtain
+from fasttrain.errors import UserError
+from fasttrain.runtime import Runtime
+from fasttrain.training import parts
+
+CLASSES = ("cat", "dog", "eel")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    generator = np.random.default_rng(0)
+
+    def split(count: int) -> Split:
+        images = generator.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        return Split(images, generator.integers(0, 3, count).astype(np.int64))
+
+    return obtain("pets", "k", lambda: (CLASSES, {"train": split(50), "test": split(23)}), tmp_path)
+
+
+def config(seed: int = 0, **data: Any) -> Config:
+    settings = {"batch_size": 16, "validation": 10, "loader": "resident", **data}
+    return Config.model_validate(
+        {"seed": seed, "data": settings, "model": {"widths": [4]}, "train": {"device": "cpu"}}
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2, 12345])
+def test_every_seed_is_validated_on_the_same_pictures(store: Store, seed: int) -> None:
+    expected = parts.split_training(config(seed=0), store)
+    found = parts.split_training(config(seed=seed), store)
+    for one, other in zip(expected, found, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_no_picture_is_both_trained_and_validated_on(store: Store) -> None:
+    plan = parts.training_plan(config(batch_size=40), store)
+    _, held_out = parts.split_training(config(), store)
+    seen = {int(index) for epoch in range(5) for index in plan.epoch(epoch).indices}
+    assert len(held_out) == 10
+    assert seen == set(range(50)) - set(held_out.tolist())
+
+
+def test_the_validation_split_holds_the_pictures_that_were_held_out(store: Store) -> None:
+    _, held_out = parts.split_training(config(), store)
+    split = parts.validation_split(config(), store)
+    assert np.array_equal(split.images, store.train.images[held_out])
+    assert np.array_equal(split.labels, store.train.labels[held_out])
+
+
+def test_there_may_be_no_validation_split(store: Store) -> None:
+    assert len(parts.validation_split(config(validation=0), store).labels) == 0
+    assert len(parts.training_plan(config(validation=0), store).pictures) == 50
+
+
+@pytest.mark.parametrize("validation", [50, 51])
+def test_a_validation_split_that_leaves_nothing_is_refused(store: Store, validation: int) -> None:
+    match = rf"^data\.validation={validation} leaves nothing of the 50 training pictures; "
+    with pytest.raises(UserError, match=match):
+        parts.training_plan(config(validation=validation), store)
+
+
+def test_a_batch_larger_than_what_is_left_is_refused(store: Store) -> None:
+    assert parts.training_plan(config(batch_size=40), store).steps_per_epoch == 1
+    match = r"^data\.batch_size=41 is more than the 40 training pictures \(50 less 10 for valid"
+    with pytest.raises(UserError, match=match):
+        parts.training_plan(config(batch_size=41), store)
+
+
+def test_a_batch_that_the_ranks_cannot_share_is_refused(runtime: Runtime) -> None:
+    runtime.world = 3
+    with pytest.raises(UserError, match=r"batch_size=16 cannot be divided among 3 processes"):
+        parts.check_world(config(), runtime)
+    parts.check_world(config(batch_size=15), runtime)
+
+
+def test_a_pass_over_a_split_delivers_it_whole_and_in_order(store: Store, runtime: Runtime) -> None:
+    evaluation = parts.evaluation_pass(config(), store, store.test, runtime)
+    labels = [
+        label
+        for pictures in evaluation.loader.batches(0, evaluation.plan.steps_per_epoch)
+        for label in pictures.labels[: pictures.valid].tolist()
+    ]
+    assert labels == store.test.labels.tolist()
+
+
+def test_the_model_follows_the_seed_and_has_a_logit_for_each_class(
+    store: Store, runtime: Runtime
+) -> None:
+    one, same, other = (
+        parts.build_model(config(seed=seed), store, runtime).state_dict() for seed in (0, 0, 1)
+    )
+    assert one["head.bias"].shape == (3,)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not any(torch.equal(one[name], other[name]) for name in one)
