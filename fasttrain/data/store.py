@@ -221,6 +221,7 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[flo
     """Exact mean and standard deviation of each channel of (N, H, W, 3) uint8, 0 to 255.
 
     They are computed from a histogram, so the result does not depend on the order of summation.
+    A deviation is at least 1 grey level, so that a constant channel can be divided by it.
     """
     histogram = np.zeros((images.shape[-1], 256), dtype=np.int64)
     for start in range(0, len(images), 4096):  # bincount widens to 64 bits: a piece at a time
@@ -229,7 +230,8 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[flo
     values, total = np.arange(256, dtype=np.float64), histogram[0].sum()
     means = histogram @ values / total
     squares = (values - means[:, None]) ** 2
-    return means.tolist(), np.sqrt((histogram * squares).sum(axis=1) / total).tolist()
+    deviations = np.sqrt((histogram * squares).sum(axis=1) / total)
+    return means.tolist(), deviations.clip(min=1.0).tolist()
 
 
 def _sha256(path: Path) -> str:

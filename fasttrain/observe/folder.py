@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
     if explicit is None:
         if resume:
             raise UserError("--resume needs --run-dir DIR: the run to go on with")
-        return RunFolder(Path("runs") / f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        return RunFolder(_unused(f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
     folder = RunFolder(explicit)
     with explain_write_errors(explicit):
         begun, complete = folder.config.exists(), folder.result.exists()
@@ -85,6 +86,12 @@ def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
     if complete:
         raise UserError(f"{explicit} holds a run that is complete; choose another --run-dir")
     return folder
+
+
+def _unused(name: str) -> Path:
+    """A folder under `runs/` that is not there yet, also when two runs start in one second."""
+    names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
+    return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
 
 
 def open_run(path: Path) -> tuple[RunFolder, Config]:

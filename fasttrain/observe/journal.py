@@ -76,6 +76,11 @@ def read(path: Path) -> list[Record]:
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Drop what was written after `step`, so that a resumed run writes it once."""
-    kept = [record for record in read(path) if record["step"] <= step]
+    """Drop what was written after `step`, so that a resumed run writes it once.
+
+    The test score goes too: it belongs behind the last step, and is taken again.
+    """
+    kept = [
+        record for record in read(path) if record["step"] <= step and record.get("split") != "test"
+    ]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

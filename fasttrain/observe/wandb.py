@@ -62,7 +62,9 @@ class WandbSink:
                 dir=str(folder),
                 mode=mode,
                 config=config.model_dump(mode="json"),
-                settings=wandb.Settings(init_timeout=_SECONDS_TO_CONNECT, silent=True),
+                settings=wandb.Settings(
+                    init_timeout=_SECONDS_TO_CONNECT, silent=True, console="off"
+                ),
             )
         except Exception as error:
             self._give_up(error)

@@ -159,12 +159,15 @@ class Training:
 
     def _write_arrived(self, wait: bool = False) -> None:
         for label, (loss, accuracy) in self.readout.arrived(wait):
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"training has diverged: the loss is {loss} at step {label['step']}; "
-                    f"lower optim.lr (now {self.config.optim.lr:g}) or lengthen schedule.warmup"
-                )
+            self._check_finite(loss, int(label["step"]))
             self.journal.write({"kind": "train", "loss": loss, "accuracy": accuracy, **label})
+
+    def _check_finite(self, loss: float, done: int) -> None:
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"training has diverged: the loss is {loss} at step {done}; "
+                f"lower optim.lr (now {self.config.optim.lr:g}) or lengthen schedule.warmup"
+            )
 
     def _evaluate(self, done: int, split: Literal["validation", "test"]) -> None:
         """Score the model on a split; there may be no validation split."""
@@ -179,6 +182,7 @@ class Training:
         self.evaluator.warm_up(evaluation, self.store.size)
         self.clock.lap("compile")
         score = self.evaluator(evaluation)
+        self._check_finite(score.loss, done)
         self.model.train()
         self.scores[split] = score
         place = {"kind": "evaluation", "step": done, "epoch": self._epoch(done), "split": split}

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fasttrain import models
-from fasttrain.config import Config
+from fasttrain.config import Config, Crop
 from fasttrain.data.augment import Transform
 from fasttrain.data.loader import Loader, choose, make_loader
 from fasttrain.data.plan import EvaluationPlan, Ints, Shard, TrainingPlan, holdout
@@ -55,9 +55,15 @@ def split_training(config: Config, store: Store) -> tuple[Ints, Ints]:
 
 
 def training_plan(config: Config, store: Store) -> TrainingPlan:
-    """The batches of a run; errors as `split_training`."""
+    """The batches of a run; errors as `split_training`, or a margin too wide to be mirrored."""
     pictures, _ = split_training(config, store)
     data = config.data
+    for entry in data.augment:
+        if isinstance(entry, Crop) and entry.mode == "reflect" and entry.padding >= min(store.size):
+            raise UserError(
+                f"data.augment: crop mirrors {entry.padding} pixels, but the pictures of "
+                f"{store.name} are {store.size[0]} x {store.size[1]}; choose a smaller padding"
+            )
     return TrainingPlan(pictures, data.batch_size, config.seed, data.augment, store.size)
 
 

@@ -381,3 +381,8 @@ def test_the_statistics_are_those_that_numpy_computes(images: NDArray[np.uint8])
 def test_the_statistics_do_not_depend_on_the_order_of_the_pictures() -> None:
     images = random_images(5000, 2, 2, 3)
     assert channel_statistics(images) == channel_statistics(images[::-1])
+
+
+def test_a_constant_channel_has_a_deviation_that_can_be_divided_by() -> None:
+    _, deviations = channel_statistics(np.full((3, 4, 4, 3), 7, dtype=np.uint8))
+    assert deviations == [1.0, 1.0, 1.0]

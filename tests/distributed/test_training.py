@@ -112,7 +112,7 @@ def result(run: Path) -> dict[str, Any]:
 
 def test_two_ranks_have_the_losses_of_one_process(runs: Runs) -> None:
     one, two = runs.train(1, "none"), runs.train(2, "none")
-    assert losses(one)[-1] < losses(one)[0] - 0.1  # it does train
+    assert sum(losses(one)[-5:]) < sum(losses(one)[:5]) - 0.1  # it does train
     assert largest_difference(one, two) <= 1e-4
 
 
@@ -126,7 +126,7 @@ def test_batch_norm_on_ranks_is_close_to_one_process_but_not_equal(runs: Runs) -
     `SyncBatchNorm` would make them equal at the price of two collectives for each layer and step.
     """
     one, two = runs.train(1, "batch"), runs.train(2, "batch")
-    assert 1e-4 < largest_difference(one, two) < 0.5
+    assert 1e-4 < largest_difference(one, two) < 0.2
 
     whole, slices = runs.first_losses("batch", world=1), runs.first_losses("batch", world=2)
     assert whole == pytest.approx([losses(one)[0]], abs=1e-5)

@@ -113,3 +113,14 @@ def test_a_run_is_opened_with_what_ran(begun: Path) -> None:
 def test_where_there_is_no_run_none_is_opened(tmp_path: Path, path: str) -> None:
     with pytest.raises(UserError, match="there is no run here"):
         open_run(tmp_path / path)
+
+
+def test_two_runs_of_one_second_get_two_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fasttrain.observe.folder.time.strftime", lambda _: "20260101-000000")
+    first = choose(Config(name="twin"), None, resume=False)
+    first.path.mkdir(parents=True)
+    second = choose(Config(name="twin"), None, resume=False)
+    assert first.path != second.path

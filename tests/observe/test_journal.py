@@ -185,3 +185,13 @@ def test_cutting_back_leaves_the_old_journal_until_the_new_one_is_whole(
 def test_a_journal_that_cannot_be_written_is_one_line(action: Callable[[], object]) -> None:
     with pytest.raises(UserError, match=r"cannot write /.*: .*"):
         action()
+
+
+def test_cutting_back_drops_the_test_score_that_is_taken_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = Journal(path)
+    log.write({"kind": "evaluation", "step": 4, "split": "validation"})
+    log.write({"kind": "evaluation", "step": 4, "split": "test"})
+    log.close()
+    cut_back(path, 4)
+    assert [record["split"] for record in read(path)] == ["validation"]
