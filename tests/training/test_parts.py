@@ -109,5 +109,5 @@ def test_the_model_follows_the_seed_and_has_a_logit_for_each_class(
 def test_a_margin_wider_than_the_picture_cannot_be_mirrored(store: Store) -> None:
     crop = {"name": "crop", "mode": "reflect"}
     parts.training_plan(config(augment=[{**crop, "padding": 7}]), store)
-    with pytest.raises(UserError, match="mirrors 8 pixels.*8 x 8.*smaller padding"):
+    with pytest.raises(UserError, match=r"mirrors 8 pixels.*8 x 8.*smaller padding"):
         parts.training_plan(config(augment=[{**crop, "padding": 8}]), store)
