@@ -1,13 +1,14 @@
 """Images/s of fasttrain's loaders beside the torchvision DataLoader that most projects use.
 
 Everyone pads, crops, flips and normalises the same 50,000 pictures of 32x32 into batches on the
-device. The competitors take turns; helper processes and compiled code are warm before a clock
-starts, and the steady state is timed. The pictures are noise: their content costs nothing.
+device. The competitors take turns, each for the same time; helper processes and compiled code are
+warm before a clock starts. The pictures are noise: their content costs nothing.
 """
 
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -31,12 +32,12 @@ MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
 AUGMENT: tuple[Augmentation, ...] = (Crop(padding=4), Flip())
 OURS: tuple[ResolvedLoader, ...] = ("dali", "resident", "reference")
 
-Stream = Callable[[int], Iterator[Any]]  # how many batches -> the batches
+Stream = Callable[[], Iterator[Any]]  # starts to deliver batches, without end
 
 
 def measure(quick: bool) -> Outcome:
     """Let every loader deliver batches in turn, several times over."""
-    repetitions, images = (3, 10_000) if quick else (7, 40_000)
+    repetitions, seconds = (3, 0.5) if quick else (7, 2.0)
     generator = np.random.default_rng(0)
     split = Split(
         generator.integers(0, 256, (PICTURES, 32, 32, 3), dtype=np.uint8),
@@ -47,7 +48,7 @@ def measure(quick: bool) -> Outcome:
     runs: dict[str, list[float]] = {name: [] for name in streams}
     for _ in range(repetitions):
         for name, stream in streams.items():
-            runs[name].append(_images_per_second(stream, images // BATCH, device))
+            runs[name].append(_images_per_second(stream, seconds, device))
     return Outcome(
         title=f"loaders on {device.type}: crop, flip, normalise; {WORKERS} workers or threads",
         unit="images/s",
@@ -57,7 +58,7 @@ def measure(quick: bool) -> Outcome:
             "pictures": PICTURES,
             "batch": BATCH,
             "workers": WORKERS,
-            "images a repetition": images,
+            "seconds a repetition": seconds,
             "repetitions": repetitions,
             "threads": torch.get_num_threads(),
             "device": device.type,
@@ -82,26 +83,26 @@ def _streams(split: Split, device: torch.device) -> dict[str, Stream]:
 
 
 def _planned(loader: Loader) -> Stream:
-    return lambda count: loader.batches(0, count)
+    return lambda: loader.batches(0, sys.maxsize)
 
 
 def _endless(loader: Iterable[list[torch.Tensor]], device: torch.device) -> Stream:
-    def stream(count: int) -> Iterator[Any]:
-        epochs = itertools.chain.from_iterable(itertools.repeat(loader))
-        for images, labels in itertools.islice(epochs, count):
+    def stream() -> Iterator[Any]:
+        for images, labels in itertools.chain.from_iterable(itertools.repeat(loader)):
             yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
     return stream
 
 
-def _images_per_second(stream: Stream, count: int, device: torch.device) -> float:
-    batches = stream(WARM_UP + count)
+def _images_per_second(stream: Stream, seconds: float, device: torch.device) -> float:
+    batches = stream()
     for _ in range(WARM_UP):
         next(batches)
     _wait(device)
-    start = time.perf_counter()
-    for _ in range(count):
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() < start + seconds:
         next(batches)
+        count += 1
     _wait(device)
     return count * BATCH / (time.perf_counter() - start)
 

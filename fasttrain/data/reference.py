@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as vision
 
 from fasttrain.config import Augmentation, Crop, Cutout, Flip
@@ -56,7 +56,7 @@ class ReferenceLoader:
         share = self._plan.batch_size // self._shard.world
         loader: DataLoader[tuple[Tensor, int]] = DataLoader(
             self._dataset,
-            batch_sampler=[[(step, row) for row in range(share)] for step in range(first, last)],
+            batch_sampler=_Rows(range(first, last), share),
             num_workers=self._workers,
             pin_memory=self._device.type == "cuda",
         )
@@ -71,6 +71,17 @@ class ReferenceLoader:
 
     def close(self) -> None:
         """Nothing to end: worker processes end with each pass."""
+
+
+class _Rows(Sampler[list[Item]]):
+    """The rows of one batch after the other, made as they are asked for."""
+
+    def __init__(self, steps: range, share: int) -> None:
+        self._steps, self._share = steps, share
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        for step in self._steps:
+            yield [(step, row) for row in range(self._share)]
 
 
 class _PlannedPictures(Dataset[tuple[Tensor, int]]):
