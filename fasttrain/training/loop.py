@@ -201,6 +201,8 @@ class Training:
 
     def _save(self, done: int) -> None:
         """Write a checkpoint; the data needs no state but the step."""
+        if not all(weights.isfinite().all() for weights in self.model.parameters()):
+            self._check_finite(math.nan, done)  # nothing that diverged replaces a good checkpoint
         state = {
             "step": done,
             "plan": self.plan.fingerprint(),
