@@ -145,7 +145,8 @@ class Training:
     def _log(self, done: int, steps: int, rate: float) -> None:
         """Start to bring the counters to the host, and write those that have arrived."""
         images = steps * self.config.data.batch_size
-        label = {"step": done, "epoch": self._epoch(done), "lr": rate, **self.clock.interval()}
+        label = {"step": done, "epoch": self._epoch(done), "steps": steps, "lr": rate}
+        label |= self.clock.interval()
         means = self.runtime.sum(self.step.take_totals()) / images
         self.readout.push(label, means)
         self._write_arrived()
