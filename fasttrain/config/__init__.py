@@ -5,7 +5,16 @@ A configuration is a YAML file of sections, each optional. `load` reads it, appl
 the nearest valid name. Nothing here touches a device, so a bad setting fails in milliseconds.
 """
 
-from fasttrain.config.augment import Augmentation, Crop, Cutout, Flip
+from fasttrain.config.augment import (
+    Augmentation,
+    ColorJitter,
+    Crop,
+    Cutout,
+    Flip,
+    ResizedCrop,
+    Rotation,
+    VerticalFlip,
+)
 from fasttrain.config.fields import Duration
 from fasttrain.config.model import Model
 from fasttrain.config.reading import load
@@ -24,6 +33,7 @@ from fasttrain.config.sections import (
 __all__ = [
     "Augmentation",
     "Checkpoint",
+    "ColorJitter",
     "Config",
     "Crop",
     "Cutout",
@@ -34,8 +44,11 @@ __all__ = [
     "LoaderName",
     "Model",
     "Optim",
+    "ResizedCrop",
+    "Rotation",
     "Schedule",
     "Track",
     "Train",
+    "VerticalFlip",
     "load",
 ]

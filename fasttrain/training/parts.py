@@ -10,7 +10,8 @@ from fasttrain import models
 from fasttrain.config import Config
 from fasttrain.data.augment import Transform
 from fasttrain.data.loader import Loader, choose, make_loader
-from fasttrain.data.plan import EvaluationPlan, Ints, Shard, TrainingPlan, holdout
+from fasttrain.data.plan import EvaluationPlan, Shard, TrainingPlan, holdout
+from fasttrain.data.randomness import Ints
 from fasttrain.data.store import Split, Store
 from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
