@@ -7,6 +7,7 @@ the training step, it is mixed with another one. What each augmentation belongs 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
@@ -104,10 +105,40 @@ class Cutout(Section):
     size: Whole = Field(8, ge=1, le=64)
 
 
+class MixUp(Section):
+    """Blend two pictures and their labels, with a weight drawn from Beta(`alpha`, `alpha`).
+
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", arXiv 1710.09412, section 2; 1 is
+    what they train CIFAR-10 with (section 3.2). `probability` is the share of pictures changed.
+    """
+
+    name: Literal["mixup"] = "mixup"
+    alpha: Real = Field(1.0, gt=0, le=10)
+    probability: Real = Field(1.0, gt=0, le=1)
+
+
+class CutMix(Section):
+    """Put a box of another picture over this one; the labels are weighted by area.
+
+    The box covers a share of the picture drawn from Beta(`alpha`, `alpha`), less what hangs over
+    its edge (Yun et al., "CutMix", arXiv 1905.04899, section 3.1). `probability` is the share of
+    pictures changed; together with mix-up, what CutMix leaves alone is left to mix-up.
+    """
+
+    name: Literal["cutmix"] = "cutmix"
+    alpha: Real = Field(1.0, gt=0, le=10)
+    probability: Real = Field(0.5, gt=0, le=1)
+
+
 Augmentation = Annotated[
-    Crop | ResizedCrop | Rotation | Flip | VerticalFlip | ColorJitter | Cutout,
+    Crop | ResizedCrop | Rotation | Flip | VerticalFlip | ColorJitter | Cutout | MixUp | CutMix,
     Field(discriminator="name"),
 ]
+
+
+def mixes(augment: Sequence[Augmentation]) -> bool:
+    """Whether a recipe mixes pictures, which it does in pairs."""
+    return any(isinstance(entry, MixUp | CutMix) for entry in augment)
 
 
 def augmentation_names() -> list[str]:

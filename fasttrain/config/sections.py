@@ -8,7 +8,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from fasttrain.config.augment import Augmentation, augmentation_names
+from fasttrain.config.augment import Augmentation, augmentation_names, mixes
 from fasttrain.config.fields import Duration, DurationField, Real, Section, StepsField, Whole
 from fasttrain.config.model import Model
 from fasttrain.errors import nearest
@@ -52,6 +52,15 @@ class Data(Section):
                 f"each augmentation may stand once, in the order {augmentation_names()}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _mixing_needs_pairs(self) -> Data:
+        if mixes(self.augment) and self.batch_size % 2:
+            raise ValueError(
+                f"mixup and cutmix mix pictures in pairs, and batch_size={self.batch_size} is "
+                "odd; choose an even one"
+            )
+        return self
 
 
 class Optim(Section):

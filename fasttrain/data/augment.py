@@ -185,9 +185,9 @@ def warp(images: Tensor, matrix: Tensor, margin: int = 0) -> Tensor:
 def _sampling_grid(matrix: Tensor, size: tuple[int, int], source: tuple[int, int]) -> Tensor:
     """Where each pixel's middle comes from; (B, H, W, 2), -1 to 1 over the source."""
     down, across = (torch.arange(length, device=matrix.device) + 0.5 for length in size)
-    rows = matrix[:, None, None]
-    points = rows[..., 0] * across[:, None] + rows[..., 1] * down[:, None, None] + rows[..., 2]
-    return points * torch.tensor([2 / source[1], 2 / source[0]], device=matrix.device) - 1
+    rows = matrix[:, :, :, None, None]
+    x, y = (rows[:, :, 0] * across + rows[:, :, 1] * down[:, None] + rows[:, :, 2]).unbind(1)
+    return torch.stack([x * (2 / source[1]) - 1, y * (2 / source[0]) - 1], dim=-1)
 
 
 def cutout(images: Tensor, centre: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:

@@ -19,9 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_GREY = (0.299, 0.587, 0.114)  # what makes a grey of a colour (ITU-R BT.601)
-# The two axes of colour that NTSC television adds to that grey: red to cyan, purple to green.
-_AXES = ((0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+_GREY = [0.299, 0.587, 0.114]  # what makes a grey of a colour (ITU-R BT.601)
+# That, and the two axes of colour that NTSC television adds to it.
+_AXES = np.array([_GREY, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_TURN = np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]])  # a quarter of the circle, red to yellow
+_TO_GREY = [_GREY] * 3
+_TO_COLOUR = (np.eye(3) - _TO_GREY).tolist()  # what is left of a pixel without its grey
+_TO_QUARTER = (np.linalg.inv(_AXES) @ _TURN @ _AXES).tolist()  # and that, turned
 _CHUNK = 1000  # pictures measured at a time
 
 
@@ -59,7 +63,9 @@ def jitter(factors: Tensor, mean: Tensor) -> Tensor:
         factors: Of brightness, contrast and saturation, 1 being no change; the hue in full turns.
         mean: (B, 3) mean of each channel.
     """
-    grey, colour, quarter = (part.to(mean.device) for part in _parts())
+    grey, colour, quarter = (
+        torch.tensor(part, device=mean.device) for part in (_TO_GREY, _TO_COLOUR, _TO_QUARTER)
+    )
     brightness, contrast, saturation, hue = (value[:, None, None] for value in factors.unbind(1))
     angle = 2 * math.pi * hue
     turned = torch.cos(angle) * colour + torch.sin(angle) * quarter
@@ -67,14 +73,6 @@ def jitter(factors: Tensor, mean: Tensor) -> Tensor:
     level = (mean * grey[0]).sum(dim=1)[:, None, None]
     offset = (1 - contrast) * brightness * level
     return torch.cat([linear, offset.expand(-1, 3, 1)], dim=2)
-
-
-def _parts() -> tuple[Tensor, Tensor, Tensor]:
-    """Three (3, 3) maps: to a pixel's grey, to what is left of it, and that turned a quarter."""
-    axes = torch.tensor([_GREY, *_AXES])
-    grey = axes[:1].expand(3, 3)
-    swap = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-    return grey, torch.eye(3) - grey, torch.linalg.inv(axes) @ swap @ axes
 
 
 def recolor(images: Tensor, matrix: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch.utils.dlpack import from_dlpack
 from fasttrain.config import Crop, Cutout
 from fasttrain.data.augment import Transform
 from fasttrain.data.colour import matrices, measure_all
-from fasttrain.data.loader import Pictures
+from fasttrain.data.loader import Pictures, mixing_of
 from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.store import Split
 
@@ -84,7 +84,8 @@ class DaliLoader:
             batch, _inputs = self._in_flight.popleft()
             self._pipeline.schedule_run()
             indices = torch.from_numpy(batch.indices).to(self._device, non_blocking=True)
-            yield Pictures(images, self._labels[indices], batch.valid)
+            mixing = mixing_of(batch, self._device)
+            yield Pictures(images, self._labels[indices], batch.valid, mixing)
 
     def close(self) -> None:
         """End DALI's threads and free its buffers."""

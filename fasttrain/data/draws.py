@@ -25,17 +25,21 @@ from fasttrain.config.augment import (
     Augmentation,
     ColorJitter,
     Crop,
+    CutMix,
     Cutout,
     Flip,
+    MixUp,
     ResizedCrop,
     Rotation,
     VerticalFlip,
+    mixes,
 )
 from fasttrain.data import affine
 from fasttrain.data.affine import Size
 from fasttrain.data.randomness import (
     Reals,
     Words,
+    random_beta,
     random_integers,
     random_uniform,
 )
@@ -50,6 +54,8 @@ WORDS = {
     "vertical_flip": 1,
     "color_jitter": 4,
     "cutout": 2,
+    "mixup": 2,
+    "cutmix": 4,
 }  # how many words one picture takes
 
 _WHOLE_PIXELS = (Crop, Flip, VerticalFlip)
@@ -71,7 +77,8 @@ def parameters(entry: Augmentation, words: Words, size: Size) -> Array:
     """The parameters of one augmentation, from (R, `WORDS[name]`) words.
 
     `resized_crop` gives (R, 4): top, left, height and width of the box in shares of the picture.
-    `rotation` gives (R,) degrees.
+    `rotation` gives (R,) degrees, `mixup` (R,) weights of the picture itself, `cutmix` (R, 4) top,
+    left, bottom and right of the box; a picture that is to be left alone has weight 1 or no box.
     """
     match entry:
         case Crop(padding=padding):
@@ -85,9 +92,17 @@ def parameters(entry: Augmentation, words: Words, size: Size) -> Array:
         case ColorJitter():
             return _jitter(entry, words)
         case Cutout():
-            return np.stack(
-                [random_integers(words[:, axis], size[axis]) for axis in (0, 1)], axis=1
-            )
+            return _place(words, size)
+        case MixUp(alpha=alpha, probability=probability):
+            chosen = random_uniform(words[:, 0]) < probability
+            return np.where(chosen, random_beta(words[:, 1], alpha), 1)
+        case CutMix():
+            return _cut(entry, words, size)
+
+
+def _place(words: Words, size: Size) -> NDArray[np.int32]:
+    """A pixel anywhere in the picture, (R, 2), from as many words."""
+    return np.stack([random_integers(words[:, axis], size[axis]) for axis in (0, 1)], axis=1)
 
 
 def _box(entry: ResizedCrop, words: Words) -> Reals:
@@ -106,6 +121,15 @@ def _jitter(entry: ColorJitter, words: Words) -> NDArray[np.float32]:
     return (even * strengths + [1, 1, 1, 0]).astype(np.float32)
 
 
+def _cut(entry: CutMix, words: Words, size: Size) -> NDArray[np.int32]:
+    """Boxes around any pixel, cut off where they hang over the edge."""
+    chosen = random_uniform(words[:, 0]) < entry.probability
+    side = np.where(chosen, np.sqrt(random_beta(words[:, 1], entry.alpha)), 0)[:, None]
+    extent = (side * size).astype(np.int32)
+    first = _place(words[:, 2:], size) - extent // 2
+    return np.concatenate([first, first + extent], axis=1).clip(0, [*size, *size], dtype=np.int32)
+
+
 def combine(
     augment: Sequence[Augmentation], drawn: Mapping[str, Array], size: Size
 ) -> dict[str, Array]:
@@ -115,6 +139,8 @@ def combine(
         moves = [entry for entry in augment if isinstance(entry, _WHOLE_PIXELS + _WARPS)]
         parts = [_as_map(entry, draws.pop(entry.name), size) for entry in moves]
         draws["warp"] = _warp(parts, margin(augment))
+    if mixes(augment):
+        draws["mixing"] = _mixing(draws.pop("mixup", 1), draws.pop("cutmix", np.zeros((1, 4))))
     return draws
 
 
@@ -142,3 +168,12 @@ def _warp(parts: Sequence[Reals], margin: int) -> NDArray[np.float32]:
     for part in parts:
         whole = affine.compose(whole, part)
     return np.ascontiguousarray(whole.transpose(2, 0, 1), dtype=np.float32)
+
+
+def _mixing(weights: Array | int, boxes: Array) -> NDArray[np.float32]:
+    """Weight and box in one row for each picture; mix-up is left what CutMix leaves alone."""
+    mixing = np.zeros((max(np.size(weights), len(boxes)), 5), dtype=np.float32)
+    boxed = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    mixing[:, 0] = np.where(boxed, 1, weights)
+    mixing[:, 1:] = boxes
+    return mixing

@@ -49,20 +49,22 @@ def random_beta(words: Words, alpha: float) -> Reals:
     One word gives one number: its distribution function is tabulated and inverted.
     """
     even = random_uniform(words)
-    cumulative, positions = _beta_table(alpha)
-    lower = np.interp(np.minimum(even, 1 - even), cumulative, positions) ** (1 / alpha)
+    cumulative, lower_half = _beta_table(alpha)
+    lower = np.interp(np.minimum(even, 1 - even), cumulative, lower_half) ** (1 / min(alpha, 1))
     return np.where(even < 0.5, lower, 1 - lower)
 
 
 @lru_cache(maxsize=8)
 def _beta_table(alpha: float) -> tuple[Reals, Reals]:
-    """The distribution function of Beta(`alpha`, `alpha`) over `x ** alpha`, for x up to 1/2.
+    """The distribution function of Beta(`alpha`, `alpha`) for x up to 1/2, the rest mirrors it.
 
-    Over that variable the density is smooth, however steep it is over x near 0; the upper half
-    is the lower one's mirror image.
+    It is tabulated over `x ** min(alpha, 1)`, where the density is smooth however steep it is
+    over x near 0.
     """
-    positions = np.linspace(0, 0.5**alpha, _TABLE)
-    density = (1 - positions ** (1 / alpha)) ** (alpha - 1)
+    power = min(alpha, 1)
+    positions = np.linspace(0, 0.5**power, _TABLE)
+    x = positions ** (1 / power)
+    density = x ** (alpha - power) * (1 - x) ** (alpha - 1)
     area = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     return 0.5 * area / area[-1], positions
 

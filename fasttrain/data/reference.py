@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as vision
 from fasttrain.config import Augmentation, Crop, Cutout, Flip, VerticalFlip
 from fasttrain.data.augment import Transform
 from fasttrain.data.colour import matrices, measure, recolor
-from fasttrain.data.loader import Pictures
+from fasttrain.data.loader import Pictures, mixing_of
 from fasttrain.data.plan import Plan, Shard
 from fasttrain.data.store import Split
 
@@ -64,12 +64,13 @@ class ReferenceLoader:
             pin_memory=self._device.type == "cuda",
         )
         for step, (images, labels) in zip(range(first, last), loader, strict=True):
-            valid = self._plan.batch(step, self._shard).valid
+            batch = self._plan.batch(step, self._shard)
             moved = images.to(self._device, non_blocking=True)
             yield Pictures(
                 moved.contiguous(memory_format=torch.channels_last),
                 labels.to(self._device, non_blocking=True),
-                valid,
+                batch.valid,
+                mixing_of(batch, self._device),
             )
 
     def close(self) -> None:

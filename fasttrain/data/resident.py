@@ -72,7 +72,7 @@ class ResidentLoader:
             indices, draws = self._epoch(epoch)
             now = {name: values[rows] for name, values in draws.items()}
             images = self._execute(indices[rows], now)
-            yield Pictures(images, self._labels[indices[rows]], valid)
+            yield Pictures(images, self._labels[indices[rows]], valid, now.get("mixing"))
 
     def _execute(self, indices: Tensor, draws: dict[str, Tensor]) -> Tensor:
         """Change the pictures at `indices` as drawn."""

@@ -8,6 +8,7 @@ from torch import nn
 
 from fasttrain import models
 from fasttrain.config import Config
+from fasttrain.config.augment import mixes
 from fasttrain.data.augment import Transform
 from fasttrain.data.loader import Loader, choose, make_loader
 from fasttrain.data.plan import EvaluationPlan, Shard, TrainingPlan, holdout
@@ -25,12 +26,18 @@ def check_world(config: Config, runtime: Runtime) -> None:
     """Refuse a batch that the ranks cannot share equally.
 
     Raises:
-        UserError: it cannot be cut into equal slices.
+        UserError: it cannot be cut into equal slices, or not into slices of whole pairs.
     """
     if config.data.batch_size % runtime.world:
         raise UserError(
             f"data.batch_size={config.data.batch_size} cannot be divided among "
             f"{runtime.world} processes; choose a multiple of {runtime.world}"
+        )
+    if mixes(config.data.augment) and config.data.batch_size // runtime.world % 2:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} gives each of {runtime.world} processes an "
+            "odd number of pictures, and mixup and cutmix mix them in pairs; "
+            f"choose a multiple of {2 * runtime.world}"
         )
 
 

@@ -12,8 +12,10 @@ from fasttrain.config import (
     Augmentation,
     ColorJitter,
     Crop,
+    CutMix,
     Cutout,
     Flip,
+    MixUp,
     ResizedCrop,
     Rotation,
     VerticalFlip,
@@ -206,3 +208,17 @@ def test_the_slices_of_all_ranks_are_the_global_batch(
         slices.append(next(iter(loader.batches(4, 5))).images)
         loader.close()
     assert torch.equal(torch.cat(slices), oracle(split, plan, transform, 4))
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_every_loader_delivers_how_pictures_are_mixed(name: ResolvedLoader, split: Split) -> None:
+    recipe = (Flip(), MixUp(), CutMix())
+    plan = TrainingPlan(np.arange(90), 30, seed=5, augment=recipe, size=(32, 32))
+    transform = Transform(recipe, MEAN, STD)
+    loader = make_loader(
+        name, split, plan, Shard(1, 3), transform, torch.device("cpu"), workers=0, compile=False
+    )
+    for step, pictures in zip(range(2, 5), loader.batches(2, 5), strict=True):
+        assert pictures.mixing is not None
+        assert np.array_equal(pictures.mixing, plan.batch(step, Shard(1, 3)).draws["mixing"])
+    loader.close()
