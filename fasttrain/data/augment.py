@@ -1,7 +1,18 @@
 """What each augmentation means, in plain batched torch: the oracle every loader is held to.
 
-Geometry works on whole pixels of uint8 pictures and is exact; `normalize` is the only step in
-floating point. Loaders may compute the same thing faster, never differently.
+A picture goes through four stages, always in this order:
+
+1. geometry: crop, resized crop, rotation, flips. A recipe that moves whole pixels alone moves
+   them exactly. Any other is one affine map for each picture, composed in the plan, and one warp:
+   every pixel is interpolated once, and what lies outside the stored picture is black;
+2. colour: one affine map of the channels for each picture (`colour`);
+3. cut-out;
+4. normalisation, the only step that leaves grey levels.
+
+Pictures are uint8 between the stages, so what one loader rounds another rounds as well. Loaders
+may compute the same thing faster, never differently: whole pixels, cut-out and normalisation agree
+to the last bit or nearly; a warp and a colour map each to one grey level, where a value lies so
+close to the middle between two that the order of additions decides.
 
 Shapes: B pictures of H x W pixels and 3 channels, (B, H, W, 3), until `normalize`.
 """
@@ -12,9 +23,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from fasttrain.config import Augmentation, Crop, Cutout, Flip
+from fasttrain.config import Augmentation, ColorJitter, Crop, Cutout, Flip, VerticalFlip
+from fasttrain.data import draws as drawing
+from fasttrain.data.colour import matrices, measure, recolor
 
 
 @dataclass(frozen=True)
@@ -39,21 +53,51 @@ class Transform:
         red, green, blue = (round(value) for value in self.mean)
         return red, green, blue
 
+    @property
+    def warps(self) -> bool:
+        """Whether pictures are moved by anything but whole pixels."""
+        return drawing.needs_warp(self.augment)
+
+    @property
+    def margin(self) -> int:
+        """How many pixels a picture is mirrored beyond its border before it is warped."""
+        return drawing.margin(self.augment)
+
+    @property
+    def recolors(self) -> bool:
+        """Whether colours are changed, for which the stored pictures have to be measured."""
+        return any(isinstance(entry, ColorJitter) for entry in self.augment)
+
     def apply(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """Change (B, H, W, 3) uint8 pictures as drawn; return (B, 3, H, W), channels last."""
-        return self.finish(self.geometry(images, draws))
+        return self.finish(self.change(images, draws))
 
-    def geometry(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
-        """Apply every augmentation in order; uint8 in, uint8 out, the same shape."""
+    def change(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """Apply every augmentation; uint8 in, uint8 out, the same shape."""
+        moved = self.move(images, draws)
+        if self.recolors:
+            moved = recolor(moved, matrices(draws, measure(images)))
+        return self.cover(moved, draws)
+
+    def move(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """The geometry."""
+        if self.warps:
+            return warp(images, draws["warp"], self.margin)
         for entry in self.augment:
-            draw = draws[entry.name]
             match entry:
                 case Crop():
-                    images = crop(images, draw, entry.padding, entry.mode)
+                    images = crop(images, draws["crop"], entry.padding, entry.mode)
                 case Flip():
-                    images = flip(images, draw)
-                case Cutout():
-                    images = cutout(images, draw, entry.size, self.fill)
+                    images = flip(images, draws["flip"])
+                case VerticalFlip():
+                    images = flip(images, draws["vertical_flip"], axis=1)
+        return images
+
+    def cover(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """The cut-out."""
+        for entry in self.augment:
+            if isinstance(entry, Cutout):
+                images = cutout(images, draws["cutout"], entry.size, self.fill)
         return images
 
     def finish(self, images: Tensor) -> Tensor:
@@ -115,9 +159,35 @@ def reflect(positions: Tensor, length: int) -> Tensor:
     return (length - 1) - ((length - 1) - positions.abs()).abs()
 
 
-def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror left to right the pictures whose (B,) `mirrored` is not 0."""
-    return torch.where(mirrored.bool()[:, None, None, None], images.flip(2), images)
+def flip(images: Tensor, mirrored: Tensor, axis: int = 2) -> Tensor:
+    """Mirror left to right, or with axis 1 top to bottom, where the (B,) `mirrored` is not 0."""
+    return torch.where(mirrored.bool()[:, None, None, None], images.flip(axis), images)
+
+
+def warp(images: Tensor, matrix: Tensor, margin: int = 0) -> Tensor:
+    """Look every pixel up where `matrix` says, between pixels by linear interpolation.
+
+    Args:
+        images: (B, H, W, 3) uint8.
+        matrix: (B, 2, 3), an affine map from the new picture into the old (see `affine`), which
+            lies in a frame of `margin` pixels.
+        margin: Width of that frame, in which the picture is mirrored; beyond it all is black.
+    """
+    height, width = images.shape[1:3]
+    source = images.permute(0, 3, 1, 2).float()
+    if margin:
+        source = F.pad(source, [margin] * 4, mode="reflect")
+    grid = _sampling_grid(matrix, (height, width), (height + 2 * margin, width + 2 * margin))
+    pixels = F.grid_sample(source, grid, padding_mode="zeros", align_corners=False)
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _sampling_grid(matrix: Tensor, size: tuple[int, int], source: tuple[int, int]) -> Tensor:
+    """Where each pixel's middle comes from; (B, H, W, 2), -1 to 1 over the source."""
+    down, across = (torch.arange(length, device=matrix.device) + 0.5 for length in size)
+    rows = matrix[:, :, :, None, None]
+    x, y = (rows[:, :, 0] * across + rows[:, :, 1] * down[:, None] + rows[:, :, 2]).unbind(1)
+    return torch.stack([x * (2 / source[1]) - 1, y * (2 / source[0]) - 1], dim=-1)
 
 
 def cutout(images: Tensor, centre: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:

@@ -8,7 +8,7 @@ This file holds the only DALI import.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from torch.utils.dlpack import from_dlpack
 
-from fasttrain.config import Crop, Cutout, Flip
+from fasttrain.config import Crop, Cutout
 from fasttrain.data.augment import Transform
-from fasttrain.data.loader import Pictures
+from fasttrain.data.colour import matrices, measure_all
+from fasttrain.data.loader import Pictures, mixing_of
 from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.store import Split
 
 _PREFETCH = 2
+_MOVES = ("crop", "flip", "vertical_flip")  # geometry in whole pixels
 Array = NDArray[Any]
 
 
@@ -55,6 +57,7 @@ class DaliLoader:
         self._shard = shard
         self._transform = transform
         self._device = device
+        self._statistics = measure_all(split.images) if transform.recolors else None
         self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
         self._steps: Iterator[int] = iter(())
         self._in_flight: deque[tuple[Batch, list[Array]]] = deque()
@@ -81,7 +84,8 @@ class DaliLoader:
             batch, _inputs = self._in_flight.popleft()
             self._pipeline.schedule_run()
             indices = torch.from_numpy(batch.indices).to(self._device, non_blocking=True)
-            yield Pictures(images, self._labels[indices], batch.valid)
+            mixing = mixing_of(batch, self._device)
+            yield Pictures(images, self._labels[indices], batch.valid, mixing)
 
     def close(self) -> None:
         """End DALI's threads and free its buffers."""
@@ -94,7 +98,8 @@ class DaliLoader:
         DALI reads the arrays in place, so they are kept until their batch has come out.
         """
         batch = self._plan.batch(next(self._steps), self._shard)
-        inputs = _inputs(self._split.images[batch.indices], batch, self._transform)
+        images = self._split.images[batch.indices]
+        inputs = _inputs(images, batch, self._transform, self._statistics)
         self._in_flight.append((batch, inputs))
         return inputs
 
@@ -119,31 +124,40 @@ class DaliLoader:
         self._pipeline.reset()
 
 
-def _inputs(images: NDArray[np.uint8], batch: Batch, transform: Transform) -> list[Array]:
-    """The batch's arrays in the order of the pipeline's inputs: pictures, then draws."""
-    draws: list[Array] = []
+def _input_names(transform: Transform) -> list[str]:
+    """What the pipeline is fed with beside the pictures, in order."""
+    names = [str(entry.name) for entry in transform.augment]
+    moves = ["warp"] if transform.warps else [name for name in names if name in _MOVES]
+    colour = ["colour"] if transform.recolors else []
+    return [*moves, *colour, *[name for name in names if name == "cutout"]]
+
+
+def _inputs(
+    images: NDArray[np.uint8], batch: Batch, transform: Transform, statistics: torch.Tensor | None
+) -> list[Array]:
+    """The batch's arrays in the order of the pipeline's inputs: pictures, then parameters."""
+    inputs: dict[str, Array] = dict(batch.draws)
+    if statistics is not None:
+        drawn = {name: torch.from_numpy(values) for name, values in batch.draws.items()}
+        inputs["colour"] = matrices(drawn, statistics[torch.from_numpy(batch.indices)]).numpy()
+    margin = transform.margin
+    if margin:
+        # DALI cannot mirror a border, so the margin is put on here and only cut there.
+        images = np.pad(images, ((0, 0), *[(margin, margin)] * 2, (0, 0)), mode="reflect")
     for entry in transform.augment:
-        draw = batch.draws[entry.name]
         match entry:
-            case Crop(mode="reflect", padding=margin):
-                # DALI cannot mirror a border, so the margin is put on here and only cut there.
-                width = ((0, 0), (margin, margin), (margin, margin), (0, 0))
-                images = np.pad(images, width, mode="reflect")
-                draws.append(draw)
-            case Crop(padding=margin):
-                draws.append(draw - np.int32(margin))
-            case Flip():
-                draws.append(draw)
+            case Crop(padding=padding) if not transform.warps:
+                inputs["crop"] = inputs["crop"] + np.int32(margin - padding)
             case Cutout(size=side):
-                draws.append((draw - np.int32(side // 2)).astype(np.float32))
-    return [images, *draws]
+                inputs["cutout"] = (inputs["cutout"] - np.int32(side // 2)).astype(np.float32)
+    return [images, *[inputs[name] for name in _input_names(transform)]]
 
 
 # Nothing in it is random; without a seed DALI would draw one and say so.
 @pipeline_def(exec_dynamic=True, seed=0)  # type: ignore[untyped-decorator]
 def _pipeline(source: Any, transform: Transform, size: tuple[int, int], on_gpu: bool) -> Any:
-    """Cut, mirror and normalise in as few passes as DALI allows, then cover."""
-    names = [entry.name for entry in transform.augment]
+    """Move, recolour and normalise in as few passes as DALI allows, then cover."""
+    names = _input_names(transform)
     images, *inputs = fn.external_source(
         source,
         num_outputs=1 + len(names),
@@ -151,28 +165,46 @@ def _pipeline(source: Any, transform: Transform, size: tuple[int, int], on_gpu: 
         no_copy=True,
         layout=["HWC", *[""] * len(names)],
     )
-    draws = dict(zip(names, inputs, strict=True))
-    if on_gpu:
-        images = images.gpu()
-    if "crop" in draws:
+    given = dict(zip(names, inputs, strict=True))
+    images = _move(images.gpu() if on_gpu else images, given, size)
+    if "colour" in given:
+        images = fn.coord_transform(images, MT=given["colour"], dtype=types.UINT8)
+        images = fn.reshape(images, layout="HWC")  # to DALI they were points, not pictures
+    images = _mirror_and_normalize(images, given.get("flip", 0), transform)
+    for entry in transform.augment:
+        if isinstance(entry, Cutout):
+            images = fn.erase(
+                images,
+                anchor=given["cutout"],
+                shape=[float(entry.size)] * 2,
+                axes=[0, 1],
+                fill_value=_fill(transform),
+            )
+    return images
+
+
+def _move(images: Any, given: Mapping[str, Any], size: tuple[int, int]) -> Any:
+    """All geometry but mirroring left to right in whole pixels, which is free further on."""
+    if "warp" in given:
+        return fn.warp_affine(
+            images,
+            matrix=given["warp"],
+            inverse_map=True,
+            interp_type=types.INTERP_LINEAR,
+            fill_value=0,
+            size=list(size),
+        )
+    if "crop" in given:
         images = fn.slice(
             images,
-            start=draws["crop"],
+            start=given["crop"],
             shape=list(size),
             axes=[0, 1],
             out_of_bounds_policy="pad",
             fill_values=0,
         )
-    images = _mirror_and_normalize(images, draws.get("flip", 0), transform)
-    for entry in transform.augment:
-        if isinstance(entry, Cutout):
-            images = fn.erase(
-                images,
-                anchor=draws["cutout"],
-                shape=[float(entry.size)] * 2,
-                axes=[0, 1],
-                fill_value=_fill(transform),
-            )
+    if "vertical_flip" in given:
+        images = fn.flip(images, horizontal=0, vertical=given["vertical_flip"])
     return images
 
 

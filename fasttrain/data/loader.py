@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fasttrain.config import LoaderName
 from fasttrain.data.augment import Transform
-from fasttrain.data.plan import Plan, Shard
+from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.store import Split
 from fasttrain.errors import UserError
 
@@ -31,11 +31,13 @@ class Pictures:
         images: (B, 3, H, W) float32 in channels-last memory (uint8 from a raw transform).
         labels: (B,) int64.
         valid: How many of the first rows count; fewer than B only in the last evaluation batch.
+        mixing: (B, 5) float32, how the step is to mix them (see `mixing`), or None.
     """
 
     images: Tensor
     labels: Tensor
     valid: int
+    mixing: Tensor | None = None
 
 
 class Loader(Protocol):
@@ -50,6 +52,13 @@ class Loader(Protocol):
     def close(self) -> None:
         """End helper threads and processes."""
         ...
+
+
+def mixing_of(batch: Batch, device: torch.device) -> Tensor | None:
+    """How the pictures of a batch are to be mixed, on the device."""
+    if "mixing" not in batch.draws:
+        return None
+    return torch.from_numpy(batch.draws["mixing"]).to(device, non_blocking=True)
 
 
 def choose(name: LoaderName, device: torch.device) -> tuple[ResolvedLoader, str]:

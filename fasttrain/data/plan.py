@@ -1,10 +1,9 @@
 """The batch plan: which pictures a batch holds and how each is changed, from `(seed, step)` alone.
 
-Every random number of the data path is drawn here, from a counter-based generator (Philox;
-Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) whose key is the seed and
-the name of what is drawn, and whose counter is the epoch. There is no generator state: any batch
-of any epoch can be computed at any time, on any rank, by any loader. Only raw 64-bit words are
-used, whose stream numpy guarantees, so a plan is the same under every version of numpy.
+Every random number of the data path is drawn here, from a counter-based generator keyed by the
+seed, the name of what is drawn, and the epoch (`randomness`). There is no generator state: any
+batch of any epoch can be computed at any time, on any rank, by any loader. `draws` says what the
+random words mean.
 
 Shapes: B is the global batch, N the number of pictures, W the number of ranks.
 """
@@ -15,15 +14,16 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fasttrain.config import Augmentation, Crop, Cutout, Flip
+from fasttrain.config import Augmentation, Flip
+from fasttrain.data import draws
+from fasttrain.data.randomness import Ints, permutation, random_integers, random_words
 
-Ints = NDArray[np.int64]
-Words = NDArray[np.uint64]
-Draws = Mapping[str, NDArray[np.int32]]
+Array = NDArray[Any]
 
 _PLAN_VERSION = 1  # part of the fingerprint: raise it when the same settings give other batches
 
@@ -47,42 +47,14 @@ class Batch:
     Attributes:
         step: The global step, counted from 0 over the whole run.
         indices: (B,) positions of the pictures in the store's split.
-        draws: For each augmentation by name its parameters, (B,) or (B, 2), int32.
+        draws: How each picture is changed, by name; the first axis is B (see `draws`).
         valid: How many of the first rows count; the rest pad an evaluation batch to full size.
     """
 
     step: int
     indices: Ints
-    draws: Draws
+    draws: Mapping[str, Array]
     valid: int
-
-
-def random_words(seed: int, stream: str, epoch: int, count: int) -> Words:
-    """Return `count` random 64-bit words for this seed, named stream and epoch."""
-    name = hashlib.blake2b(stream.encode(), digest_size=8).digest()
-    generator = np.random.Philox(
-        key=np.array([seed, int.from_bytes(name, "little")], dtype=np.uint64),
-        counter=np.array([0, 0, 0, epoch], dtype=np.uint64),
-    )
-    return np.asarray(generator.random_raw(count), dtype=np.uint64)
-
-
-def random_integers(words: Words, bound: int) -> NDArray[np.int32]:
-    """Map words to integers in `[0, bound)` (multiply and shift; bias below `bound / 2**32`)."""
-    return ((words >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int32)
-
-
-def permutation(seed: int, stream: str, epoch: int, count: int) -> Ints:
-    """Return a random order of `count` items.
-
-    The low bits of each sort key are the item's own position, so keys are distinct and every
-    sorting algorithm gives the same order.
-    """
-    position_bits = np.uint64((1 << max(count - 1, 1).bit_length()) - 1)
-    keys = random_words(seed, stream, epoch, count)
-    keys = (keys & ~position_bits) | np.arange(count, dtype=np.uint64)
-    keys.sort()
-    return (keys & position_bits).astype(np.int64)
 
 
 def holdout(count: int, held_out: int) -> tuple[Ints, Ints]:
@@ -127,8 +99,8 @@ class Plan(ABC):
         """Return this rank's slice of batch `step`, counted over the whole run; views only."""
         epoch, rows, valid = self.locate(step, shard)
         whole = self.epoch(epoch)
-        draws = {name: values[rows] for name, values in whole.draws.items()}
-        return Batch(step, whole.indices[rows], draws, valid)
+        drawn = {name: values[rows] for name, values in whole.draws.items()}
+        return Batch(step, whole.indices[rows], drawn, valid)
 
 
 class TrainingPlan(Plan):
@@ -171,30 +143,19 @@ class TrainingPlan(Plan):
     def _plan_epoch(self, epoch: int) -> Batch:
         order = permutation(self.seed, "order", epoch, len(self.pictures))
         indices = self.pictures[order[: self.steps_per_epoch * self.batch_size]]
-        draws = {str(entry.name): self._draw(entry, epoch, indices) for entry in self.augment}
-        return Batch(epoch * self.steps_per_epoch, indices, draws, len(indices))
+        drawn = {str(entry.name): self._draw(entry, epoch, indices) for entry in self.augment}
+        combined = draws.combine(self.augment, drawn, self.size)
+        return Batch(epoch * self.steps_per_epoch, indices, combined, len(indices))
 
-    def _draw(self, entry: Augmentation, epoch: int, indices: Ints) -> NDArray[np.int32]:
+    def _draw(self, entry: Augmentation, epoch: int, indices: Ints) -> Array:
         """The parameters of one augmentation for every row of an epoch."""
-        count = len(indices)
-        match entry:
-            case Crop(padding=padding):
-                # (rows, 2): top and left edge of the cut, in the padded picture.
-                words = random_words(self.seed, "crop", epoch, 2 * count)
-                return random_integers(words, 2 * padding + 1).reshape(count, 2)
-            case Flip(mode="random"):
-                return random_integers(random_words(self.seed, "flip", epoch, count), 2)
-            case Flip():
-                # A first side for each picture of the store, whatever its place in the epoch.
-                sides = random_words(self.seed, "flip", 0, int(self.pictures.max()) + 1)
-                return random_integers(sides, 2)[indices] ^ np.int32(epoch % 2)
-            case Cutout():
-                # (rows, 2): the centre of the square, anywhere in the picture.
-                words = random_words(self.seed, "cutout", epoch, 2 * count).reshape(count, 2)
-                rows, columns = (
-                    random_integers(words[:, axis], self.size[axis]) for axis in (0, 1)
-                )
-                return np.stack([rows, columns], axis=1)
+        if isinstance(entry, Flip) and entry.mode == "alternating":
+            # A first side for each picture of the store, whatever its place in the epoch.
+            sides = random_words(self.seed, entry.name, 0, int(self.pictures.max()) + 1)
+            return random_integers(sides, 2)[indices] ^ np.int32(epoch % 2)
+        each = draws.WORDS[entry.name]
+        words = random_words(self.seed, entry.name, epoch, each * len(indices))
+        return draws.parameters(entry, words.reshape(len(indices), each), self.size)
 
     def fingerprint(self) -> str:
         """A short hash of all that decides the batches; equal fingerprints, equal batches."""

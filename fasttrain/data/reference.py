@@ -5,17 +5,20 @@ It is what most projects use, and the slow, independent implementation of every 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import functional as vision
 
-from fasttrain.config import Augmentation, Crop, Cutout, Flip
+from fasttrain.config import Augmentation, Crop, Cutout, Flip, VerticalFlip
 from fasttrain.data.augment import Transform
-from fasttrain.data.loader import Pictures
+from fasttrain.data.colour import matrices, measure, recolor
+from fasttrain.data.loader import Pictures, mixing_of
 from fasttrain.data.plan import Plan, Shard
 from fasttrain.data.store import Split
 
@@ -61,12 +64,13 @@ class ReferenceLoader:
             pin_memory=self._device.type == "cuda",
         )
         for step, (images, labels) in zip(range(first, last), loader, strict=True):
-            valid = self._plan.batch(step, self._shard).valid
+            batch = self._plan.batch(step, self._shard)
             moved = images.to(self._device, non_blocking=True)
             yield Pictures(
                 moved.contiguous(memory_format=torch.channels_last),
                 labels.to(self._device, non_blocking=True),
-                valid,
+                batch.valid,
+                mixing_of(batch, self._device),
             )
 
     def close(self) -> None:
@@ -98,8 +102,8 @@ class _PlannedPictures(Dataset[tuple[Tensor, int]]):
         batch = self._plan.batch(step, self._shard)
         index = batch.indices[row]
         image = torch.from_numpy(self._split.images[index].copy()).permute(2, 0, 1)
-        for entry in self._transform.augment:
-            image = _augment(image, entry, batch.draws[entry.name][row], self._transform.fill)
+        draws = {name: values[row] for name, values in batch.draws.items()}
+        image = _change(image, draws, self._transform)
         if not self._transform.raw:
             image = vision.normalize(
                 image.float(), list(self._transform.mean), list(self._transform.std)
@@ -107,21 +111,58 @@ class _PlannedPictures(Dataset[tuple[Tensor, int]]):
         return image, int(self._split.labels[index])
 
 
-def _augment(image: Tensor, entry: Augmentation, draw: Any, fill: tuple[int, int, int]) -> Tensor:
-    """Apply one augmentation to one (3, H, W) uint8 picture."""
-    _, height, width = image.shape
-    changed: Tensor = image
+def _change(image: Tensor, draws: Mapping[str, Any], transform: Transform) -> Tensor:
+    """Apply every augmentation to one (3, H, W) uint8 picture."""
+    moved = _warp(image, draws["warp"], transform.margin) if transform.warps else image
+    if not transform.warps:
+        for entry in transform.augment:
+            moved = _move(moved, entry, draws)
+    if transform.recolors:
+        moved = _recolor(moved, image, draws)
+    for entry in transform.augment:
+        if isinstance(entry, Cutout):
+            moved = _cover(moved, draws["cutout"], entry.size, transform.fill)
+    return moved
+
+
+def _move(image: Tensor, entry: Augmentation, draws: Mapping[str, Any]) -> Tensor:
+    """One augmentation's geometry in whole pixels."""
+    moved: Tensor = image
     match entry:
-        case Crop():
+        case Crop(padding=padding):
             mode = "constant" if entry.mode == "zero" else "reflect"
-            padded = vision.pad(image, [entry.padding] * 4, padding_mode=mode)
-            changed = vision.crop(padded, int(draw[0]), int(draw[1]), height, width)
+            padded = vision.pad(image, [padding] * 4, padding_mode=mode)
+            top, left = draws["crop"].tolist()
+            moved = vision.crop(padded, top, left, *image.shape[1:])
         case Flip():
-            changed = vision.horizontal_flip(image) if draw else image
-        case Cutout():
-            first = [int(centre) - entry.size // 2 for centre in draw]
-            top, left = max(first[0], 0), max(first[1], 0)
-            bottom, right = min(first[0] + entry.size, height), min(first[1] + entry.size, width)
-            colour = torch.tensor(fill, dtype=image.dtype)[:, None, None]
-            changed = vision.erase(image, top, left, bottom - top, right - left, colour)
-    return changed
+            moved = vision.horizontal_flip(image) if draws["flip"] else image
+        case VerticalFlip():
+            moved = vision.vertical_flip(image) if draws["vertical_flip"] else image
+    return moved
+
+
+def _warp(image: Tensor, matrix: NDArray[np.float32], margin: int) -> Tensor:
+    """Torchvision's warp with any affine map is a perspective whose horizon is infinitely far."""
+    padded = vision.pad(image, [margin] * 4, padding_mode="reflect") if margin else image
+    coefficients = [*matrix.ravel().tolist(), 0.0, 0.0]
+    warped = vision.perspective(padded, None, None, coefficients=coefficients)
+    cut: Tensor = vision.crop(warped, 0, 0, *image.shape[1:])
+    return cut
+
+
+def _recolor(image: Tensor, stored: Tensor, draws: Mapping[str, Any]) -> Tensor:
+    """The colour map that the drawn factors make with what the stored picture is like."""
+    drawn = {name: torch.from_numpy(values[None]) for name, values in draws.items()}
+    matrix = matrices(drawn, measure(stored.permute(1, 2, 0)[None]))
+    return recolor(image.permute(1, 2, 0)[None], matrix)[0].permute(2, 0, 1)
+
+
+def _cover(image: Tensor, centre: Any, size: int, fill: tuple[int, int, int]) -> Tensor:
+    """Erase what of the square lies in the picture."""
+    _, height, width = image.shape
+    first = [int(middle) - size // 2 for middle in centre]
+    top, left = max(first[0], 0), max(first[1], 0)
+    bottom, right = min(first[0] + size, height), min(first[1] + size, width)
+    colour = torch.tensor(fill, dtype=image.dtype)[:, None, None]
+    covered: Tensor = vision.erase(image, top, left, bottom - top, right - left, colour)
+    return covered

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fasttrain.data.plan import random_integers, random_words
+from fasttrain.data.randomness import random_integers, random_words
 from fasttrain.data.store import Content, Progress, Split, content_key, silent
 
 Floats = NDArray[np.floating]

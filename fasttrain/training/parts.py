@@ -8,9 +8,11 @@ from torch import nn
 
 from fasttrain import models
 from fasttrain.config import Config, Crop
+from fasttrain.config.augment import mixes
 from fasttrain.data.augment import Transform
 from fasttrain.data.loader import Loader, choose, make_loader
-from fasttrain.data.plan import EvaluationPlan, Ints, Shard, TrainingPlan, holdout
+from fasttrain.data.plan import EvaluationPlan, Shard, TrainingPlan, holdout
+from fasttrain.data.randomness import Ints
 from fasttrain.data.store import Split, Store
 from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
@@ -24,12 +26,18 @@ def check_world(config: Config, runtime: Runtime) -> None:
     """Refuse a batch that the ranks cannot share equally.
 
     Raises:
-        UserError: it cannot be cut into equal slices.
+        UserError: it cannot be cut into equal slices, or not into slices of whole pairs.
     """
     if config.data.batch_size % runtime.world:
         raise UserError(
             f"data.batch_size={config.data.batch_size} cannot be divided among "
             f"{runtime.world} processes; choose a multiple of {runtime.world}"
+        )
+    if mixes(config.data.augment) and config.data.batch_size // runtime.world % 2:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} gives each of {runtime.world} processes an "
+            "odd number of pictures, and mixup and cutmix mix them in pairs; "
+            f"choose a multiple of {2 * runtime.world}"
         )
 
 

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from fasttrain.config import Augmentation, Crop, Cutout, Flip
+from fasttrain.config import (
+    Augmentation,
+    ColorJitter,
+    Crop,
+    CutMix,
+    Cutout,
+    Flip,
+    MixUp,
+    ResizedCrop,
+    Rotation,
+    VerticalFlip,
+)
 from fasttrain.data.augment import Transform
 from fasttrain.data.loader import ResolvedLoader, make_loader
 from fasttrain.data.plan import EvaluationPlan, Plan, Shard, TrainingPlan
@@ -17,7 +28,8 @@ from fasttrain.data.store import Split
 LOADERS: list[ResolvedLoader] = ["dali", "resident", "reference"]
 MEAN, STD = (125.3, 122.95, 113.9), (62.99, 62.1, 66.7)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-RECIPES: list[tuple[Augmentation, ...]] = [
+# Recipes that move and cover whole pixels: every loader delivers the same bits.
+EXACT: list[tuple[Augmentation, ...]] = [
     (),
     (Crop(padding=4),),
     (Crop(padding=3, mode="reflect"),),
@@ -27,6 +39,19 @@ RECIPES: list[tuple[Augmentation, ...]] = [
     (Cutout(size=5),),
     (Crop(padding=4), Flip(), Cutout(size=12)),
     (Crop(padding=2, mode="reflect"), Flip(mode="alternating"), Cutout(size=7)),
+    (VerticalFlip(),),
+    (Crop(padding=4), Flip(), VerticalFlip(), Cutout(size=8)),
+]
+# Recipes with a warp or a colour map, each of which may round a value in the middle between two
+# grey levels either way, and what that can come to: a colour map amplifies what a warp rounded.
+ROUNDED: list[tuple[tuple[Augmentation, ...], int]] = [
+    ((Rotation(degrees=30),), 1),
+    ((ResizedCrop(scale=(0.3, 1.0)),), 1),
+    ((ResizedCrop(), Flip(), VerticalFlip()), 1),
+    ((Crop(padding=4, mode="reflect"), Rotation(), Flip(mode="alternating"), Cutout()), 1),
+    ((ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),), 1),
+    ((Crop(), Flip(), ColorJitter(), Cutout()), 1),
+    ((Crop(), ResizedCrop(), Rotation(), Flip(), VerticalFlip(), ColorJitter(), Cutout()), 3),
 ]
 
 
@@ -43,10 +68,16 @@ def split() -> Split:
 
 
 def run(
-    name: ResolvedLoader, split: Split, plan: Plan, transform: Transform, device: str, steps: range
+    name: ResolvedLoader,
+    split: Split,
+    plan: Plan,
+    transform: Transform,
+    device: str,
+    steps: range,
+    compile: bool = True,  # noqa: A002 - the name torch gives it
 ) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
     place = torch.device(device)
-    loader = make_loader(name, split, plan, Shard(), transform, place, workers=0)
+    loader = make_loader(name, split, plan, Shard(), transform, place, workers=0, compile=compile)
     batches = [
         (pictures.images.cpu(), pictures.labels.cpu(), pictures.valid)
         for pictures in loader.batches(steps.start, steps.stop)
@@ -65,8 +96,12 @@ def describe(recipe: tuple[Augmentation, ...]) -> str:
     return "+".join(str(entry).replace(" ", ",") for entry in recipe) or "plain"
 
 
+def brief(value: tuple[Augmentation, ...] | int) -> str:
+    return str(value) if isinstance(value, int) else "+".join(entry.name for entry in value)
+
+
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("recipe", RECIPES, ids=describe)
+@pytest.mark.parametrize("recipe", EXACT, ids=describe)
 @pytest.mark.parametrize("name", LOADERS)
 def test_every_loader_delivers_the_planned_batch(
     name: ResolvedLoader, recipe: tuple[Augmentation, ...], device: str, split: Split
@@ -87,6 +122,35 @@ def test_every_loader_delivers_the_planned_batch(
             else:
                 assert images.dtype == torch.float32
                 assert (images - expected).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("recipe", "tolerance"), ROUNDED, ids=brief)
+@pytest.mark.parametrize("name", LOADERS)
+def test_loaders_round_warps_and_colours_alike(
+    name: ResolvedLoader,
+    recipe: tuple[Augmentation, ...],
+    tolerance: int,
+    device: str,
+    split: Split,
+) -> None:
+    """To so many grey levels, and that in few places; compiled and normalised ones likewise."""
+    plan = TrainingPlan(np.arange(90), 40, seed=11, augment=recipe, size=(32, 32))
+    steps = range(1, 3)  # from the first epoch into the second
+    raw, normal = Transform(recipe, MEAN, STD, raw=True), Transform(recipe, MEAN, STD)
+    delivered = zip(
+        run(name, split, plan, raw, device, steps, compile=False),
+        run(name, split, plan, normal, device, steps),
+        strict=True,
+    )
+    for step, ((levels, _, _), (images, _, _)) in zip(steps, delivered, strict=True):
+        shown = images * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
+        assert (shown - shown.round()).abs().max() <= 1e-3
+        for found in (levels, shown.round()):
+            off = (found - oracle(split, plan, raw, step).float()).abs()
+            assert off.max() <= tolerance
+            assert (off > 0).float().mean() < 1e-3
+            assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -144,3 +208,17 @@ def test_the_slices_of_all_ranks_are_the_global_batch(
         slices.append(next(iter(loader.batches(4, 5))).images)
         loader.close()
     assert torch.equal(torch.cat(slices), oracle(split, plan, transform, 4))
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_every_loader_delivers_how_pictures_are_mixed(name: ResolvedLoader, split: Split) -> None:
+    recipe = (Flip(), MixUp(), CutMix())
+    plan = TrainingPlan(np.arange(90), 30, seed=5, augment=recipe, size=(32, 32))
+    transform = Transform(recipe, MEAN, STD)
+    loader = make_loader(
+        name, split, plan, Shard(1, 3), transform, torch.device("cpu"), workers=0, compile=False
+    )
+    for step, pictures in zip(range(2, 5), loader.batches(2, 5), strict=True):
+        assert pictures.mixing is not None
+        assert np.array_equal(pictures.mixing, plan.batch(step, Shard(1, 3)).draws["mixing"])
+    loader.close()

@@ -1,0 +1,58 @@
+"""What a run is: typed, frozen, validated settings.
+
+A configuration is a YAML file of sections, each optional. `load` reads it, applies
+`key.path=value` overrides, and refuses anything it does not know, naming the file, the key and
+the nearest valid name. Nothing here touches a device, so a bad setting fails in milliseconds.
+"""
+
+from fasttrain.config.augment import (
+    Augmentation,
+    ColorJitter,
+    Crop,
+    CutMix,
+    Cutout,
+    Flip,
+    MixUp,
+    ResizedCrop,
+    Rotation,
+    VerticalFlip,
+)
+from fasttrain.config.fields import Duration
+from fasttrain.config.model import Model
+from fasttrain.config.reading import load
+from fasttrain.config.sections import (
+    Checkpoint,
+    Config,
+    Data,
+    DatasetName,
+    LoaderName,
+    Optim,
+    Schedule,
+    Track,
+    Train,
+)
+
+__all__ = [
+    "Augmentation",
+    "Checkpoint",
+    "ColorJitter",
+    "Config",
+    "Crop",
+    "CutMix",
+    "Cutout",
+    "Data",
+    "DatasetName",
+    "Duration",
+    "Flip",
+    "LoaderName",
+    "MixUp",
+    "Model",
+    "Optim",
+    "ResizedCrop",
+    "Rotation",
+    "Schedule",
+    "Track",
+    "Train",
+    "VerticalFlip",
+    "load",
+]

@@ -1,0 +1,147 @@
+"""The augmentations that a plan can name, in the order they are done.
+
+A picture is changed in five stages: tone, geometry, colour, cut-out, normalisation; then, inside
+the training step, it is mixed with another one. What each augmentation belongs to is said below;
+`data.augment` says what each stage means, `data.plan` draws its random numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from fasttrain.config.fields import Real, Section, Whole
+
+
+def _ascending(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError("a range is written [lowest, highest]")
+    return value
+
+
+Positive = Annotated[Real, Field(gt=0)]
+Strength = Annotated[Real, Field(ge=0, le=1)]
+ShareRange = Annotated[
+    tuple[Annotated[Real, Field(gt=0, le=1)], Annotated[Real, Field(gt=0, le=1)]],
+    AfterValidator(_ascending),
+]
+RatioRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+
+
+class Crop(Section):
+    """Pad by `padding` pixels on every side, then cut the picture's own size out at random.
+
+    Geometry, in whole pixels.
+    """
+
+    name: Literal["crop"] = "crop"
+    padding: Whole = Field(4, ge=1, le=16)
+    mode: Literal["zero", "reflect"] = "zero"
+
+
+class ResizedCrop(Section):
+    """Cut out a box of random area and shape, and enlarge it to the picture's size.
+
+    `scale` is the range of its area as a share of the picture's, `ratio` that of its width over
+    its height, drawn evenly on a logarithmic scale (Szegedy et al., "Going Deeper with
+    Convolutions", arXiv 1409.4842, section 6). Geometry.
+    """
+
+    name: Literal["resized_crop"] = "resized_crop"
+    scale: ShareRange = (0.8, 1.0)
+    ratio: RatioRange = (3 / 4, 4 / 3)
+
+
+class Rotation(Section):
+    """Turn about the centre by up to `degrees` either way; what comes in is black. Geometry."""
+
+    name: Literal["rotation"] = "rotation"
+    degrees: Real = Field(15.0, gt=0, le=180)
+
+
+class Flip(Section):
+    """Mirror left to right. Geometry, in whole pixels.
+
+    `random`: a fair coin for each picture and epoch. `alternating`: a fixed first side for each
+    picture, then the other one every other epoch, so that any two epochs in a row show both
+    (Jordan, "94 % on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498, section 3.6).
+    """
+
+    name: Literal["flip"] = "flip"
+    mode: Literal["random", "alternating"] = "random"
+
+
+class VerticalFlip(Section):
+    """Mirror top to bottom by a fair coin. Geometry, in whole pixels."""
+
+    name: Literal["vertical_flip"] = "vertical_flip"
+
+
+class ColorJitter(Section):
+    """Change brightness, contrast, saturation and hue, in this order, each by a random amount.
+
+    The first three are factors between 1 less and 1 more the strength; `hue` is the largest turn
+    either way, as a share of the full circle of colours. Colour.
+    """
+
+    name: Literal["color_jitter"] = "color_jitter"
+    brightness: Strength = 0.2
+    contrast: Strength = 0.2
+    saturation: Strength = 0.2
+    hue: Real = Field(0.0, ge=0, le=0.5)
+
+
+class Cutout(Section):
+    """Cover a square of `size` pixels with the training set's mean colour.
+
+    The centre is anywhere in the picture, so the square may hang over its edge (DeVries and
+    Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
+    arXiv 1708.04552, section 3).
+    """
+
+    name: Literal["cutout"] = "cutout"
+    size: Whole = Field(8, ge=1, le=64)
+
+
+class MixUp(Section):
+    """Blend two pictures and their labels, with a weight drawn from Beta(`alpha`, `alpha`).
+
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", arXiv 1710.09412, section 2; 1 is
+    what they train CIFAR-10 with (section 3.2). `probability` is the share of pictures changed.
+    """
+
+    name: Literal["mixup"] = "mixup"
+    alpha: Real = Field(1.0, gt=0, le=10)
+    probability: Real = Field(1.0, gt=0, le=1)
+
+
+class CutMix(Section):
+    """Put a box of another picture over this one; the labels are weighted by area.
+
+    The box covers a share of the picture drawn from Beta(`alpha`, `alpha`), less what hangs over
+    its edge (Yun et al., "CutMix", arXiv 1905.04899, section 3.1). `probability` is the share of
+    pictures changed; together with mix-up, what CutMix leaves alone is left to mix-up.
+    """
+
+    name: Literal["cutmix"] = "cutmix"
+    alpha: Real = Field(1.0, gt=0, le=10)
+    probability: Real = Field(0.5, gt=0, le=1)
+
+
+Augmentation = Annotated[
+    Crop | ResizedCrop | Rotation | Flip | VerticalFlip | ColorJitter | Cutout | MixUp | CutMix,
+    Field(discriminator="name"),
+]
+
+
+def mixes(augment: Sequence[Augmentation]) -> bool:
+    """Whether a recipe mixes pictures, which it does in pairs."""
+    return any(isinstance(entry, MixUp | CutMix) for entry in augment)
+
+
+def augmentation_names() -> list[str]:
+    """The names by which a configuration lists augmentations."""
+    members = get_args(get_args(Augmentation)[0])
+    return [str(member.model_fields["name"].default) for member in members]

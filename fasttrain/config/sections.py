@@ -1,0 +1,133 @@
+"""The sections of a configuration, and the whole of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from fasttrain.config.augment import Augmentation, augmentation_names, mixes
+from fasttrain.config.fields import Duration, DurationField, Real, Section, StepsField, Whole
+from fasttrain.config.model import Model
+from fasttrain.errors import nearest
+
+DatasetName = Literal["cifar10", "cifar100", "shapes", "folder"]
+LoaderName = Literal["auto", "dali", "resident", "reference"]
+
+
+class Data(Section):
+    """Which pictures, in which batches, changed how."""
+
+    dataset: DatasetName = "cifar10"
+    path: Path | None = None
+    loader: LoaderName = "auto"
+    batch_size: Whole = Field(512, ge=1)
+    validation: Whole = Field(5000, ge=0)
+    workers: Whole = Field(2, ge=0, le=256)
+    augment: tuple[Augmentation, ...] = ()
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _short_forms(cls, value: object) -> object:
+        """Accept `- flip` for `- {name: flip}`, and refuse an unknown name by its nearest."""
+        if not isinstance(value, list | tuple):
+            return value
+        entries = [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+        valid = augmentation_names()
+        for entry in entries:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if isinstance(entry, dict) and name not in valid:
+                hint = nearest(str(name), valid)
+                raise ValueError(f"no augmentation is named {name!r}{hint} (known: {valid})")
+        return tuple(entries)
+
+    @field_validator("augment")
+    @classmethod
+    def _each_once(cls, value: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+        order = [augmentation_names().index(entry.name) for entry in value]
+        if order != sorted(set(order)):
+            raise ValueError(
+                f"each augmentation may stand once, in the order {augmentation_names()}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _mixing_needs_pairs(self) -> Data:
+        if mixes(self.augment) and self.batch_size % 2:
+            raise ValueError(
+                f"mixup and cutmix mix pictures in pairs, and batch_size={self.batch_size} is "
+                "odd; choose an even one"
+            )
+        return self
+
+
+class Optim(Section):
+    """How a gradient changes the weights."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: Real = Field(0.01, gt=0)
+    momentum: Real = Field(0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: Real = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Optim:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class Schedule(Section):
+    """The learning rate over the run, as a factor of `optim.lr`."""
+
+    name: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: StepsField = Duration(value=0, unit="epochs")
+
+
+class Train(Section):
+    """How long, in which arithmetic, and how often to look."""
+
+    epochs: Whole = Field(10, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "bf16"
+    compile: Literal["auto"] | bool = "auto"
+    channels_last: bool = True
+    deterministic: bool = False
+    label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    log_every: StepsField = Duration(value=50, unit="steps")
+    evaluate_every: StepsField = Duration(value=1, unit="epochs")
+    processes: Whole | None = Field(None, ge=1)
+
+
+class Checkpoint(Section):
+    """When the state of a run is written, and how many of them stay."""
+
+    every: DurationField | None = Duration(value=1, unit="epochs")
+    keep: Whole = Field(2, ge=1)
+
+
+class Track(Section):
+    """Where the figures go beside the run folder's own journal."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "disabled"
+    project: str = Field("fasttrain", min_length=1)
+
+
+class Config(Section):
+    """Everything that decides a run, but where it is written."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    seed: Whole = Field(0, ge=0, lt=2**63)
+    data: Data = Data()
+    model: Model = Model()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+    checkpoint: Checkpoint = Checkpoint()
+    track: Track = Track()
+
+    def to_yaml(self) -> str:
+        """The whole configuration, every default written out, as `load` reads it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,84 @@
+"""Changes of colour: one affine map of (red, green, blue) for each picture.
+
+Brightness, contrast, saturation and hue are all of this kind, so whatever a recipe asks for is one
+matrix, applied, rounded and clamped once. Contrast turns about a picture's own mean grey, which
+is that of the picture as it is stored: it is known before the picture is moved, and black that
+has come in from outside does not darken it.
+
+Shapes: B pictures of H x W pixels, (B, H, W, 3) uint8. A colour map is (3, 4): what each new
+channel takes of red, green and blue, and what is added to it, in grey levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+_GREY = [0.299, 0.587, 0.114]  # what makes a grey of a colour (ITU-R BT.601)
+# That, and the two axes of colour that NTSC television adds to it.
+_AXES = np.array([_GREY, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+_TURN = np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]])  # a quarter of the circle, red to yellow
+_TO_GREY = [_GREY] * 3
+_TO_COLOUR = (np.eye(3) - _TO_GREY).tolist()  # what is left of a pixel without its grey
+_TO_QUARTER = (np.linalg.inv(_AXES) @ _TURN @ _AXES).tolist()  # and that, turned
+_CHUNK = 1000  # pictures measured at a time
+
+
+def measure(images: Tensor) -> Tensor:
+    """What colour maps need to know of stored pictures: (B, 3) mean of each channel, float32."""
+    pixels = images.shape[1] * images.shape[2]
+    return images.sum(dim=(1, 2), dtype=torch.int32) / pixels
+
+
+def measure_all(images: NDArray[np.uint8]) -> Tensor:
+    """`measure` the pictures of a whole split, a part at a time: they may lie on disk."""
+    starts = range(0, len(images), _CHUNK)
+    parts = [torch.from_numpy(np.array(images[start : start + _CHUNK])) for start in starts]
+    return torch.cat([measure(part) for part in parts])
+
+
+def matrices(draws: Mapping[str, Tensor], statistics: Tensor) -> Tensor:
+    """The colour map of each picture, (B, 3, 4).
+
+    Args:
+        draws: What the plan has drawn.
+        statistics: What `measure` finds in the stored pictures.
+    """
+    return jitter(draws["color_jitter"], statistics)
+
+
+def jitter(factors: Tensor, mean: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue in turn; (B, 4) factors to (B, 3, 4).
+
+    Brightness scales; contrast scales about the mean grey that this leaves; saturation scales a
+    pixel's distance from its own grey; hue turns it about that grey, in the plane of NTSC's two
+    colour axes. The last two leave greys alone, so the four are one matrix and one grey offset.
+
+    Args:
+        factors: Of brightness, contrast and saturation, 1 being no change; the hue in full turns.
+        mean: (B, 3) mean of each channel.
+    """
+    grey, colour, quarter = (
+        torch.tensor(part, device=mean.device) for part in (_TO_GREY, _TO_COLOUR, _TO_QUARTER)
+    )
+    brightness, contrast, saturation, hue = (value[:, None, None] for value in factors.unbind(1))
+    angle = 2 * math.pi * hue
+    turned = torch.cos(angle) * colour + torch.sin(angle) * quarter
+    linear = brightness * contrast * (grey + saturation * turned)
+    level = (mean * grey[0]).sum(dim=1)[:, None, None]
+    offset = (1 - contrast) * brightness * level
+    return torch.cat([linear, offset.expand(-1, 3, 1)], dim=2)
+
+
+def recolor(images: Tensor, matrix: Tensor) -> Tensor:
+    """Apply a (B, 3, 4) colour map to every pixel, round and clamp; uint8 in, uint8 out."""
+    rows = matrix[:, None, None]
+    changed = rows[..., 3]
+    for channel in range(3):
+        changed = changed + images[..., channel, None] * rows[..., channel]
+    return changed.round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,69 @@
+"""The loss of mixed pictures, and that it stays one graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fasttrain.data.mixing import label_weights, mix
+from fasttrain.training.step import Objective
+
+SIZE = (4, 6)
+LABELS = torch.tensor([0, 2, 1, 1])
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE[0] * SIZE[1], 3))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    pictures = torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    return pictures.to(memory_format=torch.channels_last)
+
+
+def mixing(seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(4, 1, generator=generator)
+    weights[0] = 1
+    boxes = torch.tensor([[1.0, 1, 3, 4], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    return torch.cat([weights, boxes], dim=1)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_that_of_the_mixed_labels(
+    model: nn.Module, images: Tensor, smoothing: float
+) -> None:
+    loss, totals = Objective(model, smoothing)(images, LABELS, mixing())
+    own = label_weights(mixing(), *SIZE)[:, None]
+    targets = F.one_hot(LABELS, 3) * own + F.one_hot(LABELS[[1, 0, 3, 2]], 3) * (1 - own)
+    logits = model(mix(images, mixing()))
+    expected = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    right = targets.gather(1, logits.argmax(dim=1, keepdim=True)).sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert totals.tolist() == pytest.approx([4 * expected.item(), right.item()], rel=1e-5)
+
+
+def test_mixing_nothing_is_no_mixing(model: nn.Module, images: Tensor) -> None:
+    nothing = torch.tensor([[1.0, 0, 0, 0, 0]]).repeat(4, 1)
+    plain, mixed = (
+        Objective(model, 0.1)(images, LABELS),
+        Objective(model, 0.1)(images, LABELS, nothing),
+    )
+    assert torch.allclose(plain[0], mixed[0])
+    assert torch.allclose(plain[1], mixed[1])
+
+
+def test_other_weights_and_boxes_need_no_other_graph(model: nn.Module, images: Tensor) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(Objective(model, 0.0), dynamic=False, fullgraph=True, backend="eager")
+    compiled(images, LABELS, mixing())
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for seed in range(1, 4):
+            found, _ = compiled(images, LABELS, mixing(seed))
+            expected, _ = Objective(model, 0.0)(images, LABELS, mixing(seed))
+            assert torch.allclose(found, expected)
