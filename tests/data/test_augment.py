@@ -218,7 +218,7 @@ def draws(corner: tuple[int, int], mirrored: int, centre: tuple[int, int]) -> di
 
 
 def test_augmentations_are_done_in_their_order() -> None:
-    changed = transform().geometry(picture(), draws((0, 0), 1, (1, 3)))
+    changed = transform().change(picture(), draws((0, 0), 1, (1, 3)))
     assert reds(changed) == [
         [0, 0, 0, 0],
         [13, 12, 11, 7],
@@ -239,7 +239,7 @@ def test_what_is_covered_is_nearly_zero_when_it_is_normalised() -> None:
 def test_a_raw_transform_stops_before_the_floats() -> None:
     now = draws((2, 1), 1, (0, 0))
     raw = transform(raw=True).apply(picture(), now)
-    assert torch.equal(raw, transform().geometry(picture(), now).permute(0, 3, 1, 2))
+    assert torch.equal(raw, transform().change(picture(), now).permute(0, 3, 1, 2))
 
 
 def test_without_augmentations_nothing_moves() -> None:
