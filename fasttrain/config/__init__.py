@@ -7,7 +7,15 @@ the nearest valid name. Nothing here touches a device, so a bad setting fails in
 
 from fasttrain.config.augment import Augmentation, Crop, Cutout, Flip
 from fasttrain.config.fields import Duration
-from fasttrain.config.model import Model
+from fasttrain.config.model import (
+    AttentionCnnModel,
+    CnnModel,
+    Gate,
+    Head,
+    Model,
+    Stage,
+    WideResnetModel,
+)
 from fasttrain.config.reading import load
 from fasttrain.config.sections import (
     Checkpoint,
@@ -22,8 +30,10 @@ from fasttrain.config.sections import (
 )
 
 __all__ = [
+    "AttentionCnnModel",
     "Augmentation",
     "Checkpoint",
+    "CnnModel",
     "Config",
     "Crop",
     "Cutout",
@@ -31,11 +41,15 @@ __all__ = [
     "DatasetName",
     "Duration",
     "Flip",
+    "Gate",
+    "Head",
     "LoaderName",
     "Model",
     "Optim",
     "Schedule",
+    "Stage",
     "Track",
     "Train",
+    "WideResnetModel",
     "load",
 ]
