@@ -74,6 +74,8 @@ def _blocks(model: AttentionCnnModel) -> Iterator[AttentionBlock]:
 class AttentionBlock(nn.Module):
     """Branches, weighted by the gate and added; norm, activation, and what else is configured.
 
+    Branches are ordered by kernel size; those of one size run as one convolution.
+
     Where branches are linear the order is sum, norm, pooling, activation: as in a plain CNN, and
     for ReLU and max pooling the same as the reverse, at a quarter of the price. With a residual
     connection the block's input is added after the activation, and pooling comes last.
@@ -97,13 +99,8 @@ class AttentionBlock(nn.Module):
             _branches(model, inputs, width, size, count)
             for size, count in zip(sizes, self.counts, strict=True)
         )
-        apart = model.norm == "branch"
         self.norm = norm(width, model.norm == "mixed")
-        self.activation = nn.Identity() if apart else activation(model.activation)
-        self.dropout = nn.Identity() if apart else dropout(model.dropout)
-        self.squeeze_excite = (
-            SqueezeExcite(width, model.squeeze_excite) if model.squeeze_excite else nn.Identity()
-        )
+        self.finish = _finish(model, width)
         self.shortcut = _shortcut(model, inputs, width) if model.residual else None
         self.stochastic_depth = StochasticDepth(left_out)
         self.pool = Pool(pool)
@@ -112,20 +109,16 @@ class AttentionBlock(nn.Module):
         """Map (B, I, H, W) to (B, C, H, W), or half as high and wide."""
         mixed = self.norm(self._mix(images, self.gate(images, temperature)))
         if self.shortcut is None:
-            return self._finish(self.pool(mixed))
-        pooled: Tensor = self.pool(
-            self.shortcut(images) + self.stochastic_depth(self._finish(mixed))
-        )
+            finished: Tensor = self.finish(self.pool(mixed))
+            return finished
+        residual = self.stochastic_depth(self.finish(mixed))
+        pooled: Tensor = self.pool(self.shortcut(images) + residual)
         return pooled
 
     def _mix(self, images: Tensor, weights: Tensor) -> Tensor:
         """The weighted sum over the branches of all kernel sizes, (B, C, H, W)."""
         parts = torch.split(weights, self.counts, dim=1)
         return add(branch(images, part) for branch, part in zip(self.branches, parts, strict=True))
-
-    def _finish(self, mixed: Tensor) -> Tensor:
-        finished: Tensor = self.squeeze_excite(self.dropout(self.activation(mixed)))
-        return finished
 
 
 def _branches(
@@ -140,8 +133,8 @@ def _branches(
         return KernelMixing(convolution, count)
     if model.norm != "branch":
         return OutputMixing(convolution, nn.Identity(), count)
-    after = (norm(outputs), activation(model.activation), dropout(model.dropout))
-    return OutputMixing(convolution, nn.Sequential(*after), count)
+    after = nn.Sequential(norm(outputs), *_activate(model))
+    return OutputMixing(convolution, after, count)
 
 
 @torch.no_grad()
@@ -153,6 +146,18 @@ def _init(convolution: nn.Conv2d, model: AttentionCnnModel) -> None:
     if model.norm != "branch":
         start = start_weight(model.gate, model.branches)
         convolution.weight /= start * math.sqrt(model.branches)
+
+
+def _finish(model: AttentionCnnModel, width: int) -> nn.Sequential:
+    """What follows the sum: activation, unless each branch had its own, and squeeze-and-excite."""
+    parts = [] if model.norm == "branch" else _activate(model)
+    if model.squeeze_excite:
+        parts.append(SqueezeExcite(width, model.squeeze_excite))
+    return nn.Sequential(*parts)
+
+
+def _activate(model: AttentionCnnModel) -> list[nn.Module]:
+    return [activation(model.activation), dropout(model.dropout)]
 
 
 def _shortcut(model: AttentionCnnModel, inputs: int, width: int) -> nn.Module:
