@@ -125,6 +125,22 @@ def evaluate(run: Path, as_json: bool) -> None:
         )
 
 
+@main.command()
+@click.argument("config", type=_PATH)
+@_overrides
+def model(config: Path, overrides: tuple[str, ...]) -> None:
+    """Show the layers of CONFIG's network, and what training it costs."""
+    from rich.console import Console
+
+    from fasttrain.config import load
+
+    settings = load(config, overrides)
+    from fasttrain.data.outline import outline
+    from fasttrain.use.describe import describe
+
+    Console().print(describe(settings, outline(settings.data)), highlight=False)
+
+
 @main.group()
 def data() -> None:
     """Prepare a data set, or say what is there."""

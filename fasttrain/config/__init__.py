@@ -18,7 +18,15 @@ from fasttrain.config.augment import (
     VerticalFlip,
 )
 from fasttrain.config.fields import Duration
-from fasttrain.config.model import Model
+from fasttrain.config.model import (
+    AttentionCnnModel,
+    CnnModel,
+    Gate,
+    Head,
+    Model,
+    Stage,
+    WideResnetModel,
+)
 from fasttrain.config.reading import load
 from fasttrain.config.sections import (
     Checkpoint,
@@ -33,8 +41,10 @@ from fasttrain.config.sections import (
 )
 
 __all__ = [
+    "AttentionCnnModel",
     "Augmentation",
     "Checkpoint",
+    "CnnModel",
     "ColorJitter",
     "Config",
     "Crop",
@@ -44,6 +54,8 @@ __all__ = [
     "DatasetName",
     "Duration",
     "Flip",
+    "Gate",
+    "Head",
     "LoaderName",
     "MixUp",
     "Model",
@@ -51,8 +63,10 @@ __all__ = [
     "ResizedCrop",
     "Rotation",
     "Schedule",
+    "Stage",
     "Track",
     "Train",
     "VerticalFlip",
+    "WideResnetModel",
     "load",
 ]

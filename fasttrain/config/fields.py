@@ -21,6 +21,7 @@ def _no_truth(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_no_truth)]
 Real = Annotated[float, BeforeValidator(_no_truth)]
+Share = Annotated[Real, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -71,3 +72,8 @@ def _countable(value: Duration) -> Duration:
 
 DurationField = Annotated[Duration, BeforeValidator(_as_duration), PlainSerializer(str)]
 StepsField = Annotated[DurationField, AfterValidator(_countable)]
+
+
+def by_default(key: str, tag: str) -> BeforeValidator:
+    """Sections that are told apart by `key` need none to mean the one named `tag`."""
+    return BeforeValidator(lambda value: {key: tag, **value} if isinstance(value, dict) else value)

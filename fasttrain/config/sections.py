@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fasttrain.config.augment import Augmentation, augmentation_names, mixes
 from fasttrain.config.fields import Duration, DurationField, Real, Section, StepsField, Whole
-from fasttrain.config.model import Model
+from fasttrain.config.model import CnnModel, Model
 from fasttrain.errors import nearest
 
 DatasetName = Literal["cifar10", "cifar100", "shapes", "folder"]
@@ -121,7 +121,7 @@ class Config(Section):
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
     seed: Whole = Field(0, ge=0, lt=2**63)
     data: Data = Data()
-    model: Model = Model()
+    model: Model = CnnModel()
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
     train: Train = Train()

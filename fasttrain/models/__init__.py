@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
 
 from fasttrain.config import Model
+from fasttrain.errors import UserError
+from fasttrain.models.attention_cnn import AttentionCNN
 from fasttrain.models.cnn import CNN
+from fasttrain.models.wide_resnet import WideResNet
 
-_FAMILIES = {"cnn": CNN}
+_FAMILIES: dict[str, Callable[[Any, int], nn.Module]] = {
+    "cnn": CNN,
+    "attention_cnn": AttentionCNN,
+    "wide_resnet": WideResNet,
+}
 
 
 def build(model: Model, classes: int) -> nn.Module:
@@ -16,3 +26,28 @@ def build(model: Model, classes: int) -> nn.Module:
     It maps (B, 3, H, W) normalised pictures to (B, classes) logits.
     """
     return _FAMILIES[model.family](model, classes)
+
+
+def check(model: Model, size: tuple[int, int]) -> None:
+    """Refuse a network whose pooling leaves no pixels of pictures of `size` (height, width).
+
+    Raises:
+        UserError: it does; the message says how often these pictures can be halved.
+    """
+    possible = min(size).bit_length() - 1
+    if model.halvings > possible:
+        raise UserError(
+            f"model: halving the sides {model.halvings} times leaves no pixels of pictures of "
+            f"{size[0]} x {size[1]}; {possible} times is the most"
+        )
+
+
+def set_temperature(model: nn.Module, value: float) -> None:
+    """Set the temperature of a network's gates for the next step; others have none.
+
+    A network that anneals one keeps it in a buffer named `temperature`, of shape (). Writing to
+    it neither waits for the device nor makes compiled code outdated.
+    """
+    temperature = getattr(model, "temperature", None)
+    if isinstance(temperature, Tensor):
+        temperature.fill_(value)

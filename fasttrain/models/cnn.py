@@ -10,7 +10,7 @@ import itertools
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fasttrain.config import Model
+from fasttrain.config import CnnModel
 from fasttrain.models.blocks import max_pool_2x2
 
 
@@ -21,7 +21,7 @@ class CNN(nn.Module):
     arXiv 1312.4400, section 3.2).
     """
 
-    def __init__(self, model: Model, classes: int) -> None:
+    def __init__(self, model: CnnModel, classes: int) -> None:
         super().__init__()
         pairs = itertools.pairwise((3, *model.widths))
         self.stages = nn.ModuleList(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from fasttrain import models
 from fasttrain.config import Config, Duration
 from fasttrain.data import sources
 from fasttrain.data.store import Store
@@ -22,10 +23,15 @@ from fasttrain.observe.journal import Journal, Sink
 from fasttrain.observe.progress import ProgressLine, working
 from fasttrain.observe.wandb import WandbSink
 from fasttrain.runtime import Runtime
-from fasttrain.training import checkpoint, optim, parts
+from fasttrain.training import checkpoint, checks, optim, parts
 from fasttrain.training.clock import Clock, Readout
 from fasttrain.training.evaluate import Evaluation, Evaluator, Score
-from fasttrain.training.schedule import is_due, learning_rate_factor, to_steps
+from fasttrain.training.schedule import (
+    gate_temperature,
+    is_due,
+    learning_rate_factor,
+    to_steps,
+)
 from fasttrain.training.step import TrainingStep
 
 
@@ -55,6 +61,7 @@ def run(
         folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume))
         with working(console) as progress:
             store = sources.open_dataset(config.data, progress)
+        models.check(config.model, store.size)
         return folder, Training(config, runtime, store, folder, console).run(resume)
     finally:
         runtime.close()
@@ -78,6 +85,8 @@ class Training:
         self.folder, self.console = folder, console
         self.plan = parts.training_plan(config, store)
         self.total = config.train.epochs * self.plan.steps_per_epoch
+        for odd in checks.oddities(config, self.plan.steps_per_epoch):
+            console.print(f"warning: {odd}", highlight=False, soft_wrap=True)
         self.loader, reason = parts.training_loader(config, store, self.plan, runtime)
         self.model = parts.build_model(config, store, runtime)
         self.optimizer = optim.build(config.optim, self.model)
@@ -127,6 +136,7 @@ class Training:
             clock.lap("data" if compiled else "compile")
             rate = config.optim.lr * learning_rate_factor(config.schedule, done - 1, warmup, total)
             optim.set_learning_rate(self.optimizer, rate)
+            models.set_temperature(self.model, self._temperature(done - 1))
             self.step(pictures)
             clock.lap("train" if compiled else "compile")
             clock.images += config.data.batch_size if compiled else 0
@@ -286,6 +296,9 @@ class Training:
 
     def _steps(self, duration: Duration) -> int:
         return to_steps(duration, self.plan.steps_per_epoch, self.total)
+
+    def _temperature(self, step: int) -> float:
+        return gate_temperature(self.config.model, step, self.plan.steps_per_epoch, self.total)
 
     def _epoch(self, done: int) -> int:
         """The epoch that step number `done` belongs to, counted from 1."""

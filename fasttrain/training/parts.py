@@ -41,13 +41,13 @@ def check_world(config: Config, runtime: Runtime) -> None:
         )
 
 
-def split_training(config: Config, store: Store) -> tuple[Ints, Ints]:
-    """Return the positions of the training and of the validation pictures.
+def count_training(config: Config, count: int) -> int:
+    """How many of `count` training pictures are left when the validation split is held out.
 
     Raises:
-        UserError: the training set is too small for the validation split or for one batch.
+        UserError: too few for one batch.
     """
-    count, held_out = len(store.train.labels), config.data.validation
+    held_out = config.data.validation
     left = count - held_out
     if left < 1:
         raise UserError(
@@ -59,7 +59,17 @@ def split_training(config: Config, store: Store) -> tuple[Ints, Ints]:
             f"data.batch_size={config.data.batch_size} is more than the {left} training pictures "
             f"({count} less {held_out} for validation); choose a smaller one"
         )
-    return holdout(count, held_out)
+    return left
+
+
+def split_training(config: Config, store: Store) -> tuple[Ints, Ints]:
+    """Return the positions of the training and of the validation pictures.
+
+    Raises:
+        UserError: the training set is too small for the validation split or for one batch.
+    """
+    count = len(store.train.labels)
+    return holdout(count, count - count_training(config, count))
 
 
 def training_plan(config: Config, store: Store) -> TrainingPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fasttrain.config import Duration, Schedule
+from fasttrain.config import AttentionCnnModel, Duration, Model, Schedule
 
 
 def to_steps(duration: Duration, steps_per_epoch: int, total: int) -> int:
@@ -56,3 +56,22 @@ def learning_rate_factor(schedule: Schedule, step: int, warmup: int, total: int)
             return 1.0 - progress
         case "cosine":
             return (1 + math.cos(math.pi * progress)) / 2
+
+
+def gate_temperature(model: Model, step: int, steps_per_epoch: int, total: int) -> float:
+    """The temperature of a network's softmax gates at a step; 1 where it has none.
+
+    It falls linearly from `gate.temperature` at step 0 to 1 after `gate.anneal`, and stays there
+    (Chen et al., "Dynamic Convolution", arXiv 1912.03458, section 4).
+
+    Args:
+        model: The network.
+        step: From 0 to `total - 1`.
+        steps_per_epoch: Steps in one epoch.
+        total: Steps in the whole run.
+    """
+    if not isinstance(model, AttentionCnnModel) or model.gate.name != "softmax":
+        return 1.0
+    anneal = to_steps(model.gate.anneal, steps_per_epoch, total)
+    left = max(1 - step / anneal, 0.0) if anneal else 0.0
+    return 1.0 + (model.gate.temperature - 1.0) * left

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasttrain import models
-from fasttrain.config import Model
+from fasttrain.config import CnnModel
 from fasttrain.models.blocks import max_pool_2x2
 from fasttrain.models.cnn import CNN
 
 
 def build(norm: str = "none", widths: tuple[int, ...] = (4, 8, 6), classes: int = 7) -> CNN:
     torch.manual_seed(0)
-    model = models.build(Model.model_validate({"widths": widths, "norm": norm}), classes)
+    model = models.build(CnnModel.model_validate({"widths": widths, "norm": norm}), classes)
     assert isinstance(model, CNN)
     return model
 
@@ -108,7 +108,7 @@ def test_channels_last_memory_is_kept_through_the_stages_and_changes_nothing() -
 def test_the_seed_decides_the_first_weights() -> None:
     one, same = build(), build()
     torch.manual_seed(1)
-    other = models.build(Model(widths=(4, 8, 6)), 7)
+    other = models.build(CnnModel(widths=(4, 8, 6)), 7)
     for (name, weight), (_, twin), (_, stranger) in zip(
         named(one), named(same), named(other), strict=True
     ):

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from fasttrain import models
-from fasttrain.config import Model, Optim, Train
+from fasttrain.config import Optim, Train
 from fasttrain.data.loader import Pictures
 from fasttrain.data.plan import EvaluationPlan
 from fasttrain.runtime import Runtime
@@ -26,7 +26,7 @@ SETTINGS = Optim(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
 
 def build(norm: str = "none", seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    network = models.build(Model.model_validate({"widths": (4, 6), "norm": norm}), CLASSES)
+    network = models.build(CnnModel.model_validate({"widths": (4, 6), "norm": norm}), CLASSES)
     return network.to(memory_format=torch.channels_last)
 
 

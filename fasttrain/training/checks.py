@@ -1,0 +1,32 @@
+"""What is legal but odd: said once, before a run starts."""
+
+from __future__ import annotations
+
+from fasttrain.config import AttentionCnnModel, Config
+from fasttrain.training.schedule import to_steps
+
+
+def oddities(config: Config, steps_per_epoch: int) -> list[str]:
+    """Settings that have no effect, or hardly the one that was meant; one line for each."""
+    if isinstance(config.model, AttentionCnnModel):
+        total = config.train.epochs * steps_per_epoch
+        return [*_of_branches(config.model), *_of_annealing(config.model, steps_per_epoch, total)]
+    return []
+
+
+def _of_branches(model: AttentionCnnModel) -> list[str]:
+    if model.branches > 1 or model.gate.name not in ("softmax", "sigmoid"):
+        return []
+    return [f"model.gate.name={model.gate.name} weights a single branch; gate: none is simpler"]
+
+
+def _of_annealing(model: AttentionCnnModel, steps_per_epoch: int, total: int) -> list[str]:
+    gate = model.gate
+    if gate.name != "softmax" or gate.temperature == 1:
+        return []
+    if to_steps(gate.anneal, steps_per_epoch, total) <= total:
+        return []
+    return [
+        f"model.gate.anneal={gate.anneal} is longer than the run: "
+        "the temperature does not come down to 1"
+    ]

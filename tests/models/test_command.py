@@ -1,0 +1,102 @@
+"""`fasttrain model`, and what a run says of a network before it touches a device."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from fasttrain.cli import main
+from fasttrain.config import load
+from fasttrain.data import sources
+from fasttrain.training import loop
+
+CONFIG = """
+data: {dataset: cifar10, batch_size: 100}
+model:
+  family: attention_cnn
+  stages: [{width: 8}, {width: 16}]
+train: {epochs: 20}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    environment = {"COLUMNS": "120"}
+    return CliRunner(env=environment).invoke(main, ["model", *map(str, arguments)])
+
+
+def test_it_shows_layers_and_the_cost_of_the_run_without_the_data_set(config: Path) -> None:
+    result = run(config)
+    assert result.exit_code == 0
+    multiply_adds = 9 * 3 * 24 * 1024 + 9 + 9 * 8 * 48 * 256 + 24 + 160
+    assert "blocks.1.branches.0.convolution" in result.output
+    assert "48 x 16 x 16" in result.output
+    assert f"{9 * 8 * 48 * 256:,}" in result.output
+    assert f"{multiply_adds:,} multiply-adds x 45,000 pictures x 20 epochs" in result.output
+    assert f"= {6 * multiply_adds * 45_000 * 20 / 1e15:.3g} PFLOP" in result.output
+
+
+def test_pictures_that_fill_no_batch_are_not_counted(config: Path) -> None:
+    assert "44,800 pictures" in run(config, "data.batch_size=400").output
+
+
+@pytest.mark.parametrize("dataset", ["cifar100", "shapes"])
+def test_other_data_sets_are_known_by_their_names(config: Path, dataset: str) -> None:
+    result = run(config, f"data.dataset={dataset}")
+    pictures, classes = ("45,000", 100) if dataset == "cifar100" else ("5,000", 10)
+    assert f"{pictures} pictures" in result.output
+    assert f"{17 * classes:,}" in result.output
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.stages=[{width: 8}, {width: 8}, {width: 8}, {width: 8}, {width: 8}, {width: 8}]",
+         "model: halving the sides 6 times leaves no pixels of pictures of 32 x 32"),
+        ("model.branches=0", "model.branches: "),
+        ("data.validation=50000", "data.validation=50000 leaves nothing"),
+        ("data.dataset=folder", "set data.path"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_is_one_line_and_exit_code_2(
+    config: Path, override: str, words: str
+) -> None:
+    result = run(config, override)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_run_is_refused_before_anything_is_built(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Opened:
+        size = (1, 32)
+
+    monkeypatch.setattr(sources, "open_dataset", lambda *_: Opened())
+    result = CliRunner().invoke(main, ["train", str(config), "--run-dir", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "leaves no pixels of pictures of 1 x 32; 0 times is the most" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_attention_network_trains_and_odd_settings_are_said(
+    config: Path, tmp_path: Path
+) -> None:
+    changes = ["train.epochs=1", "data.dataset=shapes", "data.validation=0", "data.batch_size=2500"]
+    settings = load(config, [*changes, "train.compile=false", "train.device=cpu"])
+    console = Console(file=StringIO(), width=200)
+    _, result = loop.run(settings, tmp_path / "run", console=console)
+    assert result["steps"] == 4
+    assert isinstance(console.file, StringIO)
+    assert "warning: model.gate.anneal=10epochs is longer than the run" in console.file.getvalue()
