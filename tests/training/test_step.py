@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from fasttrain import models
-from fasttrain.config import Optim, Train
+from fasttrain.config import CnnModel, Optim, Train
 from fasttrain.data.loader import Pictures
 from fasttrain.data.plan import EvaluationPlan
 from fasttrain.runtime import Runtime
