@@ -15,6 +15,7 @@ from fasttrain.config.augment import (
     MixUp,
     ResizedCrop,
     Rotation,
+    TrivialAugment,
     VerticalFlip,
 )
 from fasttrain.config.fields import Duration
@@ -53,6 +54,7 @@ __all__ = [
     "Schedule",
     "Track",
     "Train",
+    "TrivialAugment",
     "VerticalFlip",
     "load",
 ]
