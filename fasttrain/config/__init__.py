@@ -15,6 +15,7 @@ from fasttrain.config.augment import (
     MixUp,
     ResizedCrop,
     Rotation,
+    TrivialAugment,
     VerticalFlip,
 )
 from fasttrain.config.fields import Duration
@@ -66,6 +67,7 @@ __all__ = [
     "Stage",
     "Track",
     "Train",
+    "TrivialAugment",
     "VerticalFlip",
     "WideResnetModel",
     "load",

@@ -30,6 +30,18 @@ ShareRange = Annotated[
 RatioRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 
 
+class TrivialAugment(Section):
+    """One operation for each picture, drawn evenly from fourteen, at a strength drawn evenly.
+
+    The operations and strengths are those of the wide space (Müller and Hutter, "TrivialAugment:
+    Tuning-free Yet State-of-the-Art Data Augmentation", arXiv 2103.10158, section 3), as
+    torchvision's `TrivialAugmentWide` has them. It comes first, as in the authors' own CIFAR-10
+    training. `data.trivial` says to which stage each operation belongs.
+    """
+
+    name: Literal["trivial_augment"] = "trivial_augment"
+
+
 class Crop(Section):
     """Pad by `padding` pixels on every side, then cut the picture's own size out at random.
 
@@ -131,7 +143,16 @@ class CutMix(Section):
 
 
 Augmentation = Annotated[
-    Crop | ResizedCrop | Rotation | Flip | VerticalFlip | ColorJitter | Cutout | MixUp | CutMix,
+    TrivialAugment
+    | Crop
+    | ResizedCrop
+    | Rotation
+    | Flip
+    | VerticalFlip
+    | ColorJitter
+    | Cutout
+    | MixUp
+    | CutMix,
     Field(discriminator="name"),
 ]
 

@@ -1,13 +1,15 @@
 """What each augmentation means, in plain batched torch: the oracle every loader is held to.
 
-A picture goes through four stages, always in this order:
+A picture goes through five stages, always in this order:
 
-1. geometry: crop, resized crop, rotation, flips. A recipe that moves whole pixels alone moves
-   them exactly. Any other is one affine map for each picture, composed in the plan, and one warp:
-   every pixel is interpolated once, and what lies outside the stored picture is black;
-2. colour: one affine map of the channels for each picture (`colour`);
-3. cut-out;
-4. normalisation, the only step that leaves grey levels.
+1. tone: those of TrivialAugment's operations that are not linear (`tone`);
+2. geometry: crop, resized crop, rotation, flips, and what TrivialAugment moves. A recipe that
+   moves whole pixels alone moves them exactly. Any other is one affine map for each picture,
+   composed in the plan, and one warp: every pixel is interpolated once, and what lies outside the
+   stored picture is black;
+3. colour: one affine map of the channels for each picture (`colour`);
+4. cut-out;
+5. normalisation, the only step that leaves grey levels.
 
 Pictures are uint8 between the stages, so what one loader rounds another rounds as well. Loaders
 may compute the same thing faster, never differently: whole pixels, cut-out and normalisation agree
@@ -26,9 +28,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fasttrain.config import Augmentation, ColorJitter, Crop, Cutout, Flip, VerticalFlip
+from fasttrain.config import (
+    Augmentation,
+    ColorJitter,
+    Crop,
+    Cutout,
+    Flip,
+    TrivialAugment,
+    VerticalFlip,
+)
 from fasttrain.data import draws as drawing
 from fasttrain.data.colour import matrices, measure, recolor
+from fasttrain.data.tone import tone
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,12 @@ class Transform:
     @property
     def recolors(self) -> bool:
         """Whether colours are changed, for which the stored pictures have to be measured."""
-        return any(isinstance(entry, ColorJitter) for entry in self.augment)
+        return any(isinstance(entry, ColorJitter | TrivialAugment) for entry in self.augment)
+
+    @property
+    def tones(self) -> bool:
+        """Whether some pictures' tones are changed, before anything else."""
+        return any(isinstance(entry, TrivialAugment) for entry in self.augment)
 
     def apply(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """Change (B, H, W, 3) uint8 pictures as drawn; return (B, 3, H, W), channels last."""
@@ -74,10 +90,14 @@ class Transform:
 
     def change(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """Apply every augmentation; uint8 in, uint8 out, the same shape."""
-        moved = self.move(images, draws)
+        moved = self.move(self.tone(images, draws), draws)
         if self.recolors:
             moved = recolor(moved, matrices(draws, measure(images)))
         return self.cover(moved, draws)
+
+    def tone(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+        """The changes of tone; the draws are on the CPU, the pictures anywhere."""
+        return tone(images, draws["trivial_augment"]) if self.tones else images
 
     def move(self, images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
         """The geometry."""

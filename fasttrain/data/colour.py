@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fasttrain.data.trivial import FACTOR, LEVELS, Op
+
 _GREY = [0.299, 0.587, 0.114]  # what makes a grey of a colour (ITU-R BT.601)
 # That, and the two axes of colour that NTSC television adds to it.
 _AXES = np.array([_GREY, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -26,13 +28,20 @@ _TURN = np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]])  # a quarter of the circle,
 _TO_GREY = [_GREY] * 3
 _TO_COLOUR = (np.eye(3) - _TO_GREY).tolist()  # what is left of a pixel without its grey
 _TO_QUARTER = (np.linalg.inv(_AXES) @ _TURN @ _AXES).tolist()  # and that, turned
+# As plain numbers, for the compiler; the first in the order in which a jitter has its factors.
+_STEPS = (int(Op.BRIGHTNESS), int(Op.CONTRAST), int(Op.COLOR))
+_STRETCH = int(Op.AUTO_CONTRAST)
 _CHUNK = 1000  # pictures measured at a time
 
 
 def measure(images: Tensor) -> Tensor:
-    """What colour maps need to know of stored pictures: (B, 3) mean of each channel, float32."""
+    """What colour maps need to know of stored pictures.
+
+    Returns mean, lowest and highest level of each channel, (B, 3, 3) float32.
+    """
     pixels = images.shape[1] * images.shape[2]
-    return images.sum(dim=(1, 2), dtype=torch.int32) / pixels
+    mean = images.sum(dim=(1, 2), dtype=torch.int32) / pixels
+    return torch.stack([mean, images.amin(dim=(1, 2)), images.amax(dim=(1, 2))], dim=1)
 
 
 def measure_all(images: NDArray[np.uint8]) -> Tensor:
@@ -49,7 +58,31 @@ def matrices(draws: Mapping[str, Tensor], statistics: Tensor) -> Tensor:
         draws: What the plan has drawn.
         statistics: What `measure` finds in the stored pictures.
     """
-    return jitter(draws["color_jitter"], statistics)
+    mean = statistics[:, 0]
+    if "trivial_augment" not in draws:
+        return jitter(draws["color_jitter"], mean)
+    first = trivial_colour(draws["trivial_augment"], statistics)
+    if "color_jitter" not in draws:
+        return first
+    then = jitter(draws["color_jitter"], _apply(first, mean[:, None])[:, 0])
+    return torch.cat([then[..., :3] @ first[..., :3], _apply(then, first[..., 3:].mT).mT], dim=2)
+
+
+def trivial_colour(drawn: Tensor, statistics: Tensor) -> Tensor:
+    """TrivialAugment's brightness, colour, contrast and auto-contrast; (B, 2) to (B, 3, 4).
+
+    The first three are single steps of a jitter. Auto-contrast stretches each channel from its
+    lowest to its highest level over the whole range.
+    """
+    operation, level = drawn.unbind(1)
+    factor = 1 + (FACTOR / LEVELS) * level
+    steps = [torch.where(operation == op, factor, 1.0) for op in _STEPS]
+    matrix = jitter(torch.stack([*steps, torch.zeros_like(factor)], dim=1), statistics[:, 0])
+    low, high = statistics[:, 1:].unbind(1)
+    stretches = (operation == _STRETCH)[:, None] & (high > low)
+    scale = torch.where(stretches, 255 / (high - low).clamp(min=1), 1.0)[..., None]
+    offset = torch.where(stretches, -low, 0.0)[..., None] * scale
+    return torch.cat([matrix[..., :3] * scale, matrix[..., 3:] + offset], dim=2)
 
 
 def jitter(factors: Tensor, mean: Tensor) -> Tensor:
@@ -77,8 +110,13 @@ def jitter(factors: Tensor, mean: Tensor) -> Tensor:
 
 def recolor(images: Tensor, matrix: Tensor) -> Tensor:
     """Apply a (B, 3, 4) colour map to every pixel, round and clamp; uint8 in, uint8 out."""
-    rows = matrix[:, None, None]
+    return _apply(matrix[:, None], images).round().clamp(0, 255).to(torch.uint8)
+
+
+def _apply(matrix: Tensor, colours: Tensor) -> Tensor:
+    """Map (B, ..., 3) colours by the (B, ..., 3, 4) matrix that belongs to them."""
+    rows = matrix[:, None]
     changed = rows[..., 3]
     for channel in range(3):
-        changed = changed + images[..., channel, None] * rows[..., channel]
-    return changed.round().clamp(0, 255).to(torch.uint8)
+        changed = changed + colours[..., channel, None] * rows[..., channel]
+    return changed

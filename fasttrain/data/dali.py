@@ -20,7 +20,7 @@ from torch.utils.dlpack import from_dlpack
 from fasttrain.config import Crop, Cutout
 from fasttrain.data.augment import Transform
 from fasttrain.data.colour import matrices, measure_all
-from fasttrain.data.loader import Pictures, mixing_of
+from fasttrain.data.loader import Pictures, as_tensors, mixing_of
 from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.store import Split
 
@@ -137,8 +137,10 @@ def _inputs(
 ) -> list[Array]:
     """The batch's arrays in the order of the pipeline's inputs: pictures, then parameters."""
     inputs: dict[str, Array] = dict(batch.draws)
+    drawn = as_tensors(batch.draws)
+    # A few rows at a time, and equalisation is not in DALI as it is meant: done here.
+    images = transform.tone(torch.from_numpy(images), drawn).numpy()
     if statistics is not None:
-        drawn = {name: torch.from_numpy(values) for name, values in batch.draws.items()}
         inputs["colour"] = matrices(drawn, statistics[torch.from_numpy(batch.indices)]).numpy()
     margin = transform.margin
     if margin:

@@ -4,6 +4,7 @@
 do: geometry that is not in whole pixels becomes one affine map for each picture, mix-up and
 CutMix one row of numbers. What a loader is then given, by name, for R pictures:
 
+    trivial_augment  (R, 2) int32       the operation and its signed level (`trivial`)
     crop             (R, 2) int32       top and left edge of the cut, in the padded picture
     flip             (R,) int32         1: mirror left to right
     vertical_flip    (R,) int32         1: mirror top to bottom
@@ -31,10 +32,11 @@ from fasttrain.config.augment import (
     MixUp,
     ResizedCrop,
     Rotation,
+    TrivialAugment,
     VerticalFlip,
     mixes,
 )
-from fasttrain.data import affine
+from fasttrain.data import affine, trivial
 from fasttrain.data.affine import Size
 from fasttrain.data.randomness import (
     Reals,
@@ -47,6 +49,7 @@ from fasttrain.data.randomness import (
 Array = NDArray[Any]
 
 WORDS = {
+    "trivial_augment": 3,
     "crop": 2,
     "resized_crop": 4,
     "rotation": 1,
@@ -59,7 +62,8 @@ WORDS = {
 }  # how many words one picture takes
 
 _WHOLE_PIXELS = (Crop, Flip, VerticalFlip)
-_WARPS = (ResizedCrop, Rotation)
+_IN_WARP = ("crop", "resized_crop", "rotation", "flip", "vertical_flip")
+_WARPS = (TrivialAugment, ResizedCrop, Rotation)
 
 
 def needs_warp(augment: Sequence[Augmentation]) -> bool:
@@ -81,6 +85,8 @@ def parameters(entry: Augmentation, words: Words, size: Size) -> Array:
     left, bottom and right of the box; a picture that is to be left alone has weight 1 or no box.
     """
     match entry:
+        case TrivialAugment():
+            return trivial.draw(words)
         case Crop(padding=padding):
             return random_integers(words, 2 * padding + 1)
         case ResizedCrop():
@@ -137,7 +143,8 @@ def combine(
     draws = dict(drawn)
     if needs_warp(augment):
         moves = [entry for entry in augment if isinstance(entry, _WHOLE_PIXELS + _WARPS)]
-        parts = [_as_map(entry, draws.pop(entry.name), size) for entry in moves]
+        parts = [_as_map(entry, drawn[entry.name], size) for entry in moves]
+        draws = {name: values for name, values in drawn.items() if name not in _IN_WARP}
         draws["warp"] = _warp(parts, margin(augment))
     if mixes(augment):
         draws["mixing"] = _mixing(draws.pop("mixup", 1), draws.pop("cutmix", np.zeros((1, 4))))
@@ -147,6 +154,8 @@ def combine(
 def _as_map(entry: Augmentation, drawn: Array, size: Size) -> Reals:
     """One augmentation's geometry as a map."""
     match entry:
+        case TrivialAugment():
+            return trivial.geometry(drawn, size)
         case Crop(padding=padding):
             return affine.shift(drawn[:, 0] - padding, drawn[:, 1] - padding)
         case ResizedCrop():

@@ -6,12 +6,13 @@ the device. Three do so, and are held equal by `tests/parity`: `dali`, `resident
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fasttrain.config import LoaderName
@@ -52,6 +53,11 @@ class Loader(Protocol):
     def close(self) -> None:
         """End helper threads and processes."""
         ...
+
+
+def as_tensors(draws: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """What the plan has drawn, as tensors over the same memory."""
+    return {name: torch.from_numpy(values) for name, values in draws.items()}
 
 
 def mixing_of(batch: Batch, device: torch.device) -> Tensor | None:

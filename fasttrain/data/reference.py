@@ -21,6 +21,7 @@ from fasttrain.data.colour import matrices, measure, recolor
 from fasttrain.data.loader import Pictures, mixing_of
 from fasttrain.data.plan import Plan, Shard
 from fasttrain.data.store import Split
+from fasttrain.data.trivial import FACTOR, LEVELS, Op
 
 Item = tuple[int, int]  # the step, and the row in this rank's slice of its batch
 
@@ -113,7 +114,9 @@ class _PlannedPictures(Dataset[tuple[Tensor, int]]):
 
 def _change(image: Tensor, draws: Mapping[str, Any], transform: Transform) -> Tensor:
     """Apply every augmentation to one (3, H, W) uint8 picture."""
-    moved = _warp(image, draws["warp"], transform.margin) if transform.warps else image
+    moved = _tone(image, *draws["trivial_augment"].tolist()) if transform.tones else image
+    if transform.warps:
+        moved = _warp(moved, draws["warp"], transform.margin)
     if not transform.warps:
         for entry in transform.augment:
             moved = _move(moved, entry, draws)
@@ -123,6 +126,24 @@ def _change(image: Tensor, draws: Mapping[str, Any], transform: Transform) -> Te
         if isinstance(entry, Cutout):
             moved = _cover(moved, draws["cutout"], entry.size, transform.fill)
     return moved
+
+
+def _tone(image: Tensor, operation: int, level: int) -> Tensor:
+    """One of TrivialAugment's changes of tone."""
+    share = abs(level) / LEVELS
+    toned: Tensor = image
+    match operation:
+        case Op.POSTERIZE:
+            toned = vision.posterize(image, round(8 - 6 * share))
+        case Op.SOLARIZE:
+            toned = vision.solarize(image, 255 * (1 - share))
+        case Op.EQUALIZE:
+            toned = vision.equalize(image)
+        case Op.SHARPNESS:
+            # In floats, for torchvision cuts the fractions of whole levels off.
+            sharp = vision.adjust_sharpness(image / 255, 1 + FACTOR * level / LEVELS)
+            toned = (255 * sharp).round().to(torch.uint8)
+    return toned
 
 
 def _move(image: Tensor, entry: Augmentation, draws: Mapping[str, Any]) -> Tensor:

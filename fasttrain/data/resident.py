@@ -22,7 +22,7 @@ from torch import Tensor
 from fasttrain.config import Crop, Cutout
 from fasttrain.data.augment import Transform, covered, gather_pixels, source_positions
 from fasttrain.data.colour import matrices, measure_all, recolor
-from fasttrain.data.loader import Pictures
+from fasttrain.data.loader import Pictures, as_tensors
 from fasttrain.data.plan import Plan, Shard
 from fasttrain.data.store import Split
 
@@ -71,14 +71,16 @@ class ResidentLoader:
             epoch, rows, valid = self._plan.locate(step, self._shard)
             indices, draws = self._epoch(epoch)
             now = {name: values[rows] for name, values in draws.items()}
-            images = self._execute(indices[rows], now)
+            images = self._execute(step, indices[rows], now)
             yield Pictures(images, self._labels[indices[rows]], valid, now.get("mixing"))
 
-    def _execute(self, indices: Tensor, draws: dict[str, Tensor]) -> Tensor:
+    def _execute(self, step: int, indices: Tensor, draws: dict[str, Tensor]) -> Tensor:
         """Change the pictures at `indices` as drawn."""
         started = self._start(self._pixels, indices, draws)
         if self._transform.warps:
-            started = self._transform.move(started, draws)
+            host = self._plan.batch(step, self._shard).draws
+            toned = self._transform.tone(started, as_tensors(host))
+            started = self._transform.move(toned, draws)
         if self._statistics is None:
             return self._finish(started, draws, None)
         return self._finish(started, draws, self._statistics[indices])
@@ -86,7 +88,7 @@ class ResidentLoader:
     def _upload(self, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Copy the plan of an epoch to the device."""
         whole = self._plan.epoch(epoch)
-        draws = {name: torch.from_numpy(values) for name, values in whole.draws.items()}
+        draws = as_tensors(whole.draws)
         moved = {name: values.to(self._device, non_blocking=True) for name, values in draws.items()}
         return torch.from_numpy(whole.indices).to(self._device, non_blocking=True), moved
 

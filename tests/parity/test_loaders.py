@@ -18,6 +18,7 @@ from fasttrain.config import (
     MixUp,
     ResizedCrop,
     Rotation,
+    TrivialAugment,
     VerticalFlip,
 )
 from fasttrain.data.augment import Transform
@@ -52,6 +53,9 @@ ROUNDED: list[tuple[tuple[Augmentation, ...], int]] = [
     ((ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1),), 1),
     ((Crop(), Flip(), ColorJitter(), Cutout()), 1),
     ((Crop(), ResizedCrop(), Rotation(), Flip(), VerticalFlip(), ColorJitter(), Cutout()), 3),
+    ((TrivialAugment(),), 1),
+    ((TrivialAugment(), Crop(), Flip(), Cutout()), 1),
+    ((TrivialAugment(), Crop(mode="reflect"), Rotation(), Flip(), ColorJitter()), 6),
 ]
 
 
