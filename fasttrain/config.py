@@ -44,6 +44,7 @@ def _no_truth(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_no_truth)]
 Real = Annotated[float, BeforeValidator(_no_truth)]
+Share = Annotated[Real, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -94,6 +95,19 @@ def _countable(value: Duration) -> Duration:
 
 DurationField = Annotated[Duration, BeforeValidator(_as_duration), PlainSerializer(str)]
 StepsField = Annotated[DurationField, AfterValidator(_countable)]
+
+
+def _positive(value: Duration) -> Duration:
+    if value.value == 0:
+        raise ValueError("this is longer than nothing")
+    return value
+
+
+def _named(default: str) -> BeforeValidator:
+    """Sections that are told apart by `name` need none to mean the `default` one."""
+    return BeforeValidator(
+        lambda value: {"name": default, **value} if isinstance(value, dict) else value
+    )
 
 
 class Crop(Section):
@@ -181,8 +195,12 @@ class Model(Section):
     norm: Literal["none", "batch"] = "none"
 
 
-class Optim(Section):
-    """How a gradient changes the weights."""
+class SGD(Section):
+    """Stochastic gradient descent; weight decay is added to the gradient.
+
+    Momentum follows Sutskever et al., "On the importance of initialization and momentum in deep
+    learning", ICML 2013, section 2, in torch's form.
+    """
 
     name: Literal["sgd"] = "sgd"
     lr: Real = Field(0.01, gt=0)
@@ -191,17 +209,114 @@ class Optim(Section):
     weight_decay: Real = Field(0.0, ge=0)
 
     @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Optim:
+    def _nesterov_needs_momentum(self) -> SGD:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs a momentum above 0")
         return self
 
 
-class Schedule(Section):
-    """The learning rate over the run, as a factor of `optim.lr`."""
+class AdamW(Section):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2)."""
 
-    name: Literal["constant", "linear", "cosine"] = "constant"
+    name: Literal["adamw"] = "adamw"
+    lr: Real = Field(1e-3, gt=0)
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Real = Field(1e-8, gt=0)
+    weight_decay: Real = Field(0.01, ge=0)
+
+
+class Muon(Section):
+    """Orthogonalised momentum for kernels and matrices; `rest` takes everything else.
+
+    `scale` multiplies the rate of a matrix of m rows and n columns: `shape` by sqrt(max(1, m/n))
+    (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024), `rms` by
+    0.2 sqrt(max(m, n)), so that rates tuned for AdamW fit (Liu et al., "Muon is scalable for LLM
+    training", arXiv 2502.16982, section 2.2). `fix_norm` keeps the Frobenius norm of every
+    matrix at sqrt(m): only directions are learnt, which suits kernels followed by a norm.
+    """
+
+    name: Literal["muon"] = "muon"
+    lr: Real = Field(0.02, gt=0)
+    momentum: Real = Field(0.95, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: Real = Field(0.0, ge=0)
+    iterations: Whole = Field(5, ge=1, le=20)
+    scale: Literal["shape", "rms", "none"] = "shape"
+    fix_norm: bool = False
+    rest: Annotated[SGD | AdamW, Field(discriminator="name"), _named("sgd")] = SGD()
+
+
+Optim = Annotated[SGD | AdamW | Muon, Field(discriminator="name"), _named("sgd")]
+
+
+class Curve(Section):
+    """What all schedules share: the rate climbs linearly over the `warmup`."""
+
+    name: str
     warmup: StepsField = Duration(value=0, unit="epochs")
+
+
+class Constant(Curve):
+    """The rate stays at `optim.lr`."""
+
+    name: Literal["constant"] = "constant"
+
+
+class StepDecay(Curve):
+    """The rate is multiplied by `gamma` every `every`, counted from the start of the run."""
+
+    name: Literal["step"] = "step"
+    every: Annotated[StepsField, AfterValidator(_positive)]
+    gamma: Real = Field(0.1, gt=0, le=1)
+
+
+class Cosine(Curve):
+    """Half a cosine from 1 to `floor` over `t_max` after the warm-up, by default the whole rest.
+
+    Loshchilov and Hutter, "SGDR", arXiv 1608.03983, section 3, without restarts.
+    """
+
+    name: Literal["cosine"] = "cosine"
+    t_max: Annotated[StepsField, AfterValidator(_positive)] | None = None
+    floor: Share = 0.0
+
+
+class OneCycle(Curve):
+    """Up from `start` to 1 over the `warmup`, then down to `floor` at the last step.
+
+    Smith and Topin, "Super-convergence", arXiv 1708.07120, section 3; momentum stays as it is.
+    """
+
+    name: Literal["one_cycle"] = "one_cycle"
+    warmup: StepsField = Duration(value=30, unit="%")
+    curve: Literal["cosine", "linear"] = "cosine"
+    start: Real = Field(0.04, gt=0, le=1)
+    floor: Share = 4e-6
+
+
+class Linear(Curve):
+    """A straight line from 1, after the warm-up, to `floor` after the last step."""
+
+    name: Literal["linear"] = "linear"
+    floor: Share = 0.0
+
+
+Schedule = Annotated[
+    Constant | StepDecay | Cosine | OneCycle | Linear,
+    Field(discriminator="name"),
+    _named("constant"),
+]
+
+
+class Ema(Section):
+    """An exponential moving average of the weights; evaluation uses it.
+
+    With `warmup` the decay of step t is at most (1 + t) / (10 + t), so that the random initial
+    weights are forgotten at once.
+    """
+
+    decay: Real = Field(0.999, gt=0, lt=1)
+    warmup: bool = True
 
 
 class Train(Section):
@@ -213,7 +328,10 @@ class Train(Section):
     compile: Literal["auto"] | bool = "auto"
     channels_last: bool = True
     deterministic: bool = False
+    accumulate: Whole = Field(1, ge=1)
+    clip_norm: Real | None = Field(None, gt=0)
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    ema: Ema | None = None
     log_every: StepsField = Duration(value=50, unit="steps")
     evaluate_every: StepsField = Duration(value=1, unit="epochs")
     processes: Whole | None = Field(None, ge=1)
@@ -240,8 +358,8 @@ class Config(Section):
     seed: Whole = Field(0, ge=0, lt=2**63)
     data: Data = Data()
     model: Model = Model()
-    optim: Optim = Optim()
-    schedule: Schedule = Schedule()
+    optim: Optim = SGD()
+    schedule: Schedule = Constant()
     train: Train = Train()
     checkpoint: Checkpoint = Checkpoint()
     track: Track = Track()
@@ -357,19 +475,21 @@ def _explain(error: ValidationError, path: Path, origins: dict[tuple[str, ...], 
     """One line for all that is wrong, each with its place and its mend."""
     lines = []
     for problem in error.errors():
-        keys = tuple(str(part) for part in problem["loc"] if part not in _ALTERNATIVES)
+        keys, valid = _follow(problem["loc"])
         at = max((at for at in origins if keys[: len(at)] == at), key=len, default=None)
         origin = origins[at] if at else str(path)
-        lines.append(f"{origin}: {_explain_one(problem, keys)}")
+        lines.append(f"{origin}: {_explain_one(problem, keys, valid)}")
     return "; ".join(dict.fromkeys(lines))
 
 
-def _explain_one(problem: Any, keys: tuple[str, ...]) -> str:
+def _explain_one(problem: Any, keys: tuple[str, ...], valid: list[str]) -> str:
     dotted = ".".join(keys)
     if problem["type"] == "extra_forbidden":
-        valid = _valid_keys(keys[:-1])
         return f"unknown key {dotted!r}{nearest(keys[-1], valid)} (known here: {', '.join(valid)})"
-    if problem["type"] == "model_type":
+    if problem["type"] == "union_tag_invalid":
+        key, tag = problem["ctx"]["discriminator"].strip("'"), problem["ctx"]["tag"]
+        return f"{dotted}.{key}: there is no {tag!r}{nearest(tag, valid)} (known: {valid})"
+    if problem["type"] in ("model_type", "model_attributes_type"):
         return f"{dotted}: a section of settings belongs here (it is {problem['input']!r})"
     message = " ".join(problem["msg"].removeprefix("Value error, ").split())
     value = problem.get("input")
@@ -377,15 +497,36 @@ def _explain_one(problem: Any, keys: tuple[str, ...]) -> str:
     return f"{dotted or 'configuration'}: {message[0].lower()}{message[1:]}{shown}"
 
 
-def _valid_keys(path: tuple[str, ...]) -> list[str]:
-    """The keys that are valid at `path`, found by walking the sections' types."""
-    section: type[BaseModel] = Config
-    for key in path:
-        if key in _augmentation_names():
-            members = get_args(get_args(Augmentation)[0])
-            section = members[_augmentation_names().index(key)]
-        elif key in section.model_fields:
-            annotation = section.model_fields[key].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                section = annotation
-    return list(section.model_fields)
+def _follow(location: tuple[int | str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """Follow the place of an error through the sections' types.
+
+    Returns the keys as the user wrote them (pydantic adds the name of the alternative it chose,
+    which only helps in a list), and what is valid there: keys, or names of alternatives.
+    """
+    sections: list[type[BaseModel]] = [Config]
+    written: list[str] = []
+    for part in (str(part) for part in location if part not in _ALTERNATIVES):
+        chosen = [section for section in sections if _tag(section) == part]
+        if chosen and len(sections) > 1:
+            sections = chosen
+            if not written[-1].isdigit():
+                continue
+        elif sections and part in sections[0].model_fields:
+            sections = _sections_in(sections[0].model_fields[part].annotation)
+        written.append(part)
+    if len(sections) > 1:
+        return tuple(written), [_tag(section) for section in sections]
+    return tuple(written), list(sections[0].model_fields) if sections else []
+
+
+def _tag(section: type[BaseModel]) -> str:
+    """What tells a section from its alternatives."""
+    key = next((key for key in ("name", "family") if key in section.model_fields), None)
+    return str(section.model_fields[key].default) if key else ""
+
+
+def _sections_in(annotation: object) -> list[type[BaseModel]]:
+    """The sections that a type is made of: itself, or the members of a union or tuple."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections_in(part)]
