@@ -95,7 +95,6 @@ class Training:
         self._validation = parts.validation_split(config, store)
         self._evaluations: dict[str, Evaluation] = {}
         self._rates = Rates(config.schedule, self.plan.steps_per_epoch, self.total)
-        self._logged = 0  # steps done when the counters were last taken
         self._saved = time.monotonic()
         self._where = (
             f"{runtime.world} x {runtime.device.type}, {config.train.precision}, "
@@ -149,11 +148,9 @@ class Training:
 
     def _log(self, done: int, rate: float) -> None:
         """Start to bring the counters to the host, and write those that have arrived."""
-        images = (done - self._logged) * self.config.data.batch_size
-        self._logged = done
         label = {"step": done, "epoch": self._epoch(done), "lr": rate, **self.clock.interval()}
-        means = self.runtime.sum(self.step.take_totals()) / images
-        self.readout.push(label, means)
+        totals = self.runtime.sum(self.step.take_totals())
+        self.readout.push(label, totals[:2] / totals[2])
         self._write_arrived()
         self.clock.lap("train")
 
@@ -212,8 +209,7 @@ class Training:
             "plan": self.plan.fingerprint(),
             "optimizer": self.optimizer.state_dict(),
             "clock": self.clock.state(),
-            # Other ranks' counters are not here: what was counted is only kept by a single rank.
-            "counted": (self._logged, self.step.totals) if self.runtime.world == 1 else None,
+            "totals": self.step.totals,
         }
         keep, averaged = self.config.checkpoint.keep, self.average.model if self.average else None
         checkpoint.save(self.folder.checkpoints, done, self.model, state, keep, averaged)
@@ -244,10 +240,8 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.clock.restore(state["clock"])
         self.scores = self._scores_so_far(state["step"])
-        self._logged = int(state["step"])
-        if state["counted"] and self.runtime.world == 1:
-            self._logged, totals = state["counted"]
-            self.step.totals.copy_(totals)
+        if self.runtime.is_main:  # what the main rank had counted; the others count from here
+            self.step.totals.copy_(state["totals"])
 
     def _scores_so_far(self, done: int) -> dict[str, Score]:
         """The last validation score that the journal holds up to step number `done`."""

@@ -28,11 +28,12 @@ class Objective(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss, and (2,) the sum of the loss and the number of right answers."""
+        """Return the mean loss, and (3,) sums: the loss, the right answers, the pictures."""
         logits = self.model(images).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         correct = (logits.detach().argmax(dim=1) == labels).sum()
-        return loss, torch.stack([loss.detach() * len(labels), correct.float()])
+        count = torch.full_like(loss, len(labels))
+        return loss, torch.stack([loss.detach() * count, correct.float(), count])
 
 
 class TrainingStep:
@@ -50,6 +51,10 @@ class TrainingStep:
             recurrent neural networks", arXiv 1211.5063, section 3.2).
         seed: The run's seed, for what the model draws.
         average: Follows the model.
+
+    Attributes:
+        totals: (3,) on the device: sums of the loss, the right answers and the pictures since
+            they were taken.
     """
 
     def __init__(
@@ -70,8 +75,7 @@ class TrainingStep:
         self._no_sync = partial(runtime.no_sync, joined)
         # The share of a part in the mean loss of its batch: where its backward pass begins.
         self._share = torch.tensor(1 / self._parts, device=runtime.device)
-        # (2,) on the device: the sum of the loss and the right answers since they were taken.
-        self.totals = torch.zeros(2, device=runtime.device)
+        self.totals = torch.zeros(3, device=runtime.device)
 
     def __call__(self, step: int, pictures: Pictures, factor: float) -> None:
         """Train on batch number `step`; the model must be in training mode.
