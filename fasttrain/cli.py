@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,37 @@ _PATH = click.Path(path_type=Path)
 class _Group(click.Group):
     """Ends every expected failure with one line and its exit code, and never a traceback."""
 
-    def invoke(self, context: click.Context) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; with `standalone_mode` this ends the process, as click has it."""
         try:
-            return super().invoke(context)
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except FasttrainError as error:
-            world, rank = os.environ.get("WORLD_SIZE", "1"), os.environ.get("RANK", "0")
-            place = f" (rank {rank})" if world != "1" else ""
-            click.echo(f"fasttrain{place}: {error}", err=True)
-            sys.exit(error.exit_code)
+            code = _tell(str(error), error.exit_code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.ClickException as error:
+            code = _tell(f"{error.format_message()} (fasttrain --help tells more)", 2)
+        except click.Abort:
+            code = _tell("interrupted", 130)
+        if standalone_mode:
+            sys.exit(code)
+        return code
+
+
+def _tell(message: str, code: int) -> int:
+    """Write one line, with the rank that it comes from where there are several."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    place = f" (rank {os.environ.get('RANK', '0')})" if several else ""
+    click.echo(f"fasttrain{place}: {message}", err=True)
+    return code
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -43,6 +43,20 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {reason}") from error
 
 
+def check_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or made, before anything long is begun.
+
+    Raises:
+        UserError: a file is in the way, or there is no right to write there.
+    """
+    with explain_write_errors(folder):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise OSError(errno.ENOTDIR, "not a folder", str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, "not writable", str(there))
+
+
 def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

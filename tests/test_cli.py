@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from safetensors.torch import load_file
 
 from fasttrain.cli import main
 from fasttrain.data import cifar, loader
@@ -582,3 +583,19 @@ def test_the_doctor_shows_a_path_that_looks_like_markup(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("words", [(), ("train",), ("evaluate",), ("data",), ("doctor",)])
 def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
     assert "Usage:" in succeed(*words, "--help").stdout
+
+
+@pytest.mark.parametrize("words", [("trian",), ("train",), ("train", "--fast"), ("evaluate",)])
+def test_a_wrong_command_line_is_refused_in_one_line(words: tuple[str, ...]) -> None:
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert refused.stderr.startswith("fasttrain: ")
+    assert refused.stderr.count("\n") == 1
+
+
+def test_weights_that_are_no_numbers_never_become_a_checkpoint(config: Path) -> None:
+    words = ("train.log_every=100epochs", "checkpoint.every=1steps", "model.norm=none")
+    ended = fasttrain("train", config, "optim.lr=1e20", *words, "--run-dir", "run")
+    assert ended.exit_code == 3
+    for saved in Path("run").glob("checkpoints/step-*/model.safetensors"):
+        assert all(value.isfinite().all() for value in load_file(saved).values())

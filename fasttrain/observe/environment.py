@@ -20,7 +20,7 @@ _LAUNCH = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DE
 def describe() -> dict[str, Any]:
     """Return what identifies this machine, these versions and this command; no secrets."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command(),
         "commit": commit(),
         "packages": {name: installed_version(name) for name in PACKAGES},
         "python": platform.python_version(),
@@ -30,6 +30,13 @@ def describe() -> dict[str, Any]:
         "gpus": gpus(),
         "launch": {name: os.environ[name] for name in _LAUNCH if name in os.environ},
     }
+
+
+def command() -> str:
+    """Return the command line of this process, without the folder of its program."""
+    program = Path(sys.argv[0])
+    name = [program.name] if program.stem != "__main__" else ["python", "-m", program.parent.name]
+    return shlex.join([*name, *sys.argv[1:]])
 
 
 def installed_version(package: str) -> str | None:

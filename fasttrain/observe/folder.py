@@ -11,7 +11,7 @@ from typing import Any
 
 from fasttrain.config import Config, load
 from fasttrain.errors import UserError
-from fasttrain.files import explain_write_errors, write_text
+from fasttrain.files import check_writable, write_text
 from fasttrain.observe import environment
 
 
@@ -69,21 +69,20 @@ def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
         resume: `--resume`: the folder may hold a run, and goes on with it.
 
     Raises:
-        UserError: the folder holds a run already, or cannot be looked into.
+        UserError: the folder holds a run already, or cannot be written.
     """
     if explicit is None:
         if resume:
             raise UserError("--resume needs --run-dir DIR: the run to go on with")
         return RunFolder(_unused(f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
+    check_writable(explicit)
     folder = RunFolder(explicit)
-    with explain_write_errors(explicit):
-        begun, complete = folder.config.exists(), folder.result.exists()
-    if begun and not resume:
+    if folder.config.exists() and not resume:
         raise UserError(
             f"{explicit} already holds a run; add --resume to go on with it, "
             "or choose another --run-dir"
         )
-    if complete:
+    if folder.result.exists():
         raise UserError(f"{explicit} holds a run that is complete; choose another --run-dir")
     return folder
 

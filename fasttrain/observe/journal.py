@@ -3,7 +3,7 @@
 Every sink (the progress line, Weights & Biases) is shown the records that were written there and
 nothing else. A record has a `kind`:
 
-- `train`: means since the last record: `step`, `epoch`, `loss`, `accuracy`, `lr`,
+- `train`: means over the last `steps` steps: `step`, `epoch`, `loss`, `accuracy`, `lr`,
   `images_per_second`, `data_stall`, `seconds` of training so far;
 - `evaluation`: `step`, `epoch`, `split`, `loss`, `accuracy`, `count`.
 """

@@ -33,7 +33,7 @@ class ProgressLine:
         self._first, self._total = first, total
         self._started = time.monotonic()
         self._console = console
-        self._train: Record = {}
+        self._train: list[Record] = []  # since the last evaluation
         self._live = Live(console=console, auto_refresh=False, transient=True)
         if console.is_terminal:
             self._live.start()
@@ -41,18 +41,18 @@ class ProgressLine:
     def show(self, record: Record) -> None:
         """Redraw the line; keep a line for every evaluation."""
         if record["kind"] == "train":
-            self._train = record
-            self._live.update(self._line(), refresh=self._live.is_started)
+            self._train.append(record)
+            self._live.update(self._line(record), refresh=self._live.is_started)
         else:
             self._console.print(self._evaluation_line(record), highlight=False, soft_wrap=True)
+            self._train = []
 
     def close(self) -> None:
         """Take the live line away; what was printed stays."""
         self._live.stop()
 
-    def _line(self) -> Text:
+    def _line(self, record: Record) -> Text:
         """Epoch, bar, loss, accuracy, images/s, waiting for data, time left."""
-        record = self._train
         done = record["step"] / self._total
         parts = [
             f"epoch {record['epoch']}/{self._epochs}",
@@ -69,7 +69,7 @@ class ProgressLine:
         found = f"{record['split']}: loss {record['loss']:.3f}  accuracy {record['accuracy']:.2%}"
         if record["split"] == "test" or not self._train:
             return found
-        return f"epoch {record['epoch']}/{self._epochs}  {_figures(self._train)}  {found}"
+        return f"epoch {record['epoch']}/{self._epochs}  {_figures(_mean(self._train))}  {found}"
 
     def _seconds_left(self, step: int) -> float:
         elapsed = time.monotonic() - self._started
@@ -91,6 +91,13 @@ def working(console: Console) -> Iterator[Callable[[str, int, int], None]]:
             progress.update(tasks[what], completed=done, total=total)
 
         yield show
+
+
+def _mean(records: list[Record]) -> Record:
+    """One record for the steps of several."""
+    steps = sum(record["steps"] for record in records)
+    names = ("loss", "accuracy", "images_per_second", "data_stall")
+    return {name: sum(rec["steps"] * rec[name] for rec in records) / steps for name in names}
 
 
 def _figures(record: Record) -> str:

@@ -150,7 +150,8 @@ class Training:
         """Start to bring the counters to the host, and write those that have arrived."""
         label = {"step": done, "epoch": self._epoch(done), "lr": rate, **self.clock.interval()}
         totals = self.runtime.sum(self.step.take_totals())
-        self.readout.push(label, totals[:2] / totals[2])
+        totals[:2] /= totals[2]
+        self.readout.push(label, totals)
         self._write_arrived()
         self.clock.lap("train")
 
@@ -161,9 +162,11 @@ class Training:
         self.clock.lap("train")
 
     def _write_arrived(self, wait: bool = False) -> None:
-        for label, (loss, accuracy) in self.readout.arrived(wait):
+        for label, (loss, accuracy, pictures) in self.readout.arrived(wait):
             self._check_finite(loss, int(label["step"]))
-            self.journal.write({"kind": "train", "loss": loss, "accuracy": accuracy, **label})
+            means = {"loss": loss, "accuracy": accuracy}
+            steps = round(pictures / self.config.data.batch_size)
+            self.journal.write({"kind": "train", "steps": steps, **means, **label})
 
     def _check_finite(self, loss: float, done: int) -> None:
         if not math.isfinite(loss):
@@ -204,6 +207,8 @@ class Training:
 
     def _save(self, done: int) -> None:
         """Write a checkpoint; the data needs no state but the step."""
+        if not all(weights.isfinite().all() for weights in self.model.parameters()):
+            self._check_finite(math.nan, done)  # nothing that diverged replaces a good checkpoint
         state = {
             "step": done,
             "plan": self.plan.fingerprint(),

@@ -17,6 +17,7 @@ TRAIN: Record = {
     "kind": "train",
     "step": 300,
     "epoch": 4,
+    "steps": 50,
     "loss": 1.23456,
     "accuracy": 0.54321,
     "lr": 0.1,
@@ -189,3 +190,16 @@ def test_a_summary_is_a_table_of_names_and_values(log: Screen) -> None:
     assert shown[0] == "runs/x"
     assert any(re.search(r"test accuracy\W+70\.00%", line) for line in shown)
     assert any(re.search(r"training\W+5\.0 s", line) for line in shown)
+
+
+def test_an_evaluation_line_has_the_means_of_all_steps_since_the_last(log: Screen) -> None:
+    progress = ProgressLine(CONFIG, 0, 900, log.console)
+    progress.show({**TRAIN, "steps": 30, "loss": 1.0, "accuracy": 0.5})
+    progress.show({**TRAIN, "steps": 10, "loss": 2.0, "accuracy": 0.9})
+    progress.show(EVALUATION)
+    progress.show({**TRAIN, "loss": 7.0})
+    progress.show(EVALUATION)
+    first, second = log.lines()
+    assert "loss 1.250  accuracy 60.00%" in first
+    assert "loss 7.000" in second
+    progress.close()
