@@ -7,9 +7,9 @@ from typing import NoReturn
 
 from fasttrain.config import (
     Constant,
-    Cosine,
+    CosineDecay,
     Duration,
-    Linear,
+    LinearDecay,
     OneCycle,
     Schedule,
     StepDecay,
@@ -63,7 +63,7 @@ class Rates:
         self._span = max(total - self._warmup, 1)
         if isinstance(schedule, StepDecay):
             self._span = steps(schedule.every)
-        elif isinstance(schedule, Cosine) and schedule.t_max is not None:
+        elif isinstance(schedule, CosineDecay) and schedule.t_max is not None:
             self._span = steps(schedule.t_max)
 
     def __call__(self, step: int) -> float:
@@ -80,9 +80,9 @@ class Rates:
             case StepDecay(gamma=gamma):
                 drops: int = step // self._span
                 return gamma**drops
-            case Linear(floor=floor):
+            case LinearDecay(floor=floor):
                 return _straight(1.0, floor, progress)
-            case Cosine(floor=floor):
+            case CosineDecay(floor=floor):
                 return _half_cosine(1.0, floor, progress)
 
     def _one_cycle(self, schedule: OneCycle, step: int) -> float:
@@ -120,7 +120,7 @@ def check(schedule: Schedule, epochs: int, steps_per_epoch: int | None = None) -
     match schedule:
         case StepDecay(every=every):
             return _check_step(every, _share(every, epochs, steps_per_epoch), warmup, epochs)
-        case Cosine(t_max=Duration() as t_max):
+        case CosineDecay(t_max=Duration() as t_max):
             share = _share(t_max, epochs, steps_per_epoch)
             return _check_cosine(t_max, share + warmup, schedule.warmup, epochs)
         case Constant():

@@ -86,11 +86,11 @@ class TrainingStep:
             factor: Of the optimiser's rates.
         """
         self._randomness.seed(step)
-        images, labels = (whole.chunk(self._parts) for whole in (pictures.images, pictures.labels))
-        for part in range(self._parts - 1):
+        *first, last = _cut(pictures, self._parts)
+        for part in first:
             with self._no_sync():
-                self._backward(images[part], labels[part])
-        self._backward(images[-1], labels[-1])  # over several ranks, gradients meet here
+                self._backward(part)
+        self._backward(last)  # over several ranks, gradients meet here
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self._weights, self._clip_norm, foreach=True)
         self._optimizer.step(factor)
@@ -98,8 +98,8 @@ class TrainingStep:
         if self._average is not None:
             self._average.update(step)
 
-    def _backward(self, images: Tensor, labels: Tensor) -> None:
-        loss, totals = self._objective(images, labels)
+    def _backward(self, part: Pictures) -> None:
+        loss, totals = self._objective(part.images, part.labels)
         loss.backward(self._share)
         self.totals += totals
 
@@ -107,3 +107,9 @@ class TrainingStep:
         """Hand over the counters, still on the device, and start new ones."""
         totals, self.totals = self.totals, torch.zeros_like(self.totals)
         return totals
+
+
+def _cut(pictures: Pictures, parts: int) -> list[Pictures]:
+    """Cut a slice of a batch into parts of equal size; nothing is copied."""
+    pieces = zip(pictures.images.chunk(parts), pictures.labels.chunk(parts), strict=True)
+    return [Pictures(images, labels, len(labels)) for images, labels in pieces]

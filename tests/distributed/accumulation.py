@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fasttrain import models
-from fasttrain.config import SGD, Model, Train
+from fasttrain.config import SGD, Train
 from fasttrain.data.loader import Pictures
 from fasttrain.runtime import Runtime
 from fasttrain.training import optim
 from fasttrain.training.step import TrainingStep
+from tests.networks import small_network
 
 BATCH, STEPS = 24, 4
 
@@ -37,8 +37,7 @@ def batch(step: int, rank: int, world: int) -> Pictures:
 
 def train(runtime: Runtime, settings: Train) -> tuple[Tensor, int]:
     """Return all weights after some steps, and how many reductions the last of them took."""
-    torch.manual_seed(0)
-    model = models.build(Model(widths=(4, 6)), 5).to(memory_format=torch.channels_last)
+    model = small_network()
     step = TrainingStep(model, optim.build(SGD(lr=0.2), model), runtime, settings, seed=0)
     step(0, batch(0, runtime.rank, runtime.world), 1.0)
     step(1, batch(1, runtime.rank, runtime.world), 1.0)  # now nothing is to compile any more

@@ -7,21 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fasttrain import models
-from fasttrain.config import SGD, Ema, Model, Train
+from fasttrain.config import SGD, Ema, Train
 from fasttrain.data.loader import Pictures
 from fasttrain.runtime import Runtime
 from fasttrain.training import optim
 from fasttrain.training.average import Average
 from fasttrain.training.step import TrainingStep
+from tests.networks import small_network
 
 SETTINGS = SGD(lr=0.2, momentum=0.9)
-
-
-def network(norm: str = "none") -> nn.Module:
-    torch.manual_seed(0)
-    built = models.build(Model.model_validate({"widths": (4, 6), "norm": norm}), 5)
-    return built.to(memory_format=torch.channels_last)
 
 
 def pictures(seed: int) -> Pictures:
@@ -50,23 +44,23 @@ def largest_difference(one: nn.Module, other: nn.Module) -> float:
 
 @pytest.mark.parametrize("parts", [2, 3, 24])
 def test_parts_give_the_weights_and_figures_of_the_whole(runtime: Runtime, parts: int) -> None:
-    whole, cut = network(), network()
+    whole, cut = small_network(), small_network()
     expected = train(whole, runtime)
     found = train(cut, runtime, accumulate=parts)
     assert largest_difference(whole, cut) < 1e-6
-    assert largest_difference(whole, network()) > 1e-2
+    assert largest_difference(whole, small_network()) > 1e-2
     assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-6)
 
 
 def test_clipping_looks_at_the_gradient_of_the_whole_batch(runtime: Runtime) -> None:
-    whole, cut = network(), network()
+    whole, cut = small_network(), small_network()
     train(whole, runtime, clip_norm=0.3)
     train(cut, runtime, clip_norm=0.3, accumulate=4)
     assert largest_difference(whole, cut) < 1e-6
 
 
 def test_batch_norm_takes_each_part_for_a_batch(runtime: Runtime) -> None:
-    model, twin = network("batch"), network("batch")
+    model, twin = small_network("batch"), small_network("batch")
     train(model, runtime, steps=1, accumulate=2)
     twin.train()
     with torch.no_grad():
@@ -77,7 +71,7 @@ def test_batch_norm_takes_each_part_for_a_batch(runtime: Runtime) -> None:
 
 
 def test_the_average_follows_steps_and_not_parts(runtime: Runtime) -> None:
-    model = network()
+    model = small_network()
     average = Average(model, Ema(decay=0.5, warmup=False))
     expected = [weight.detach().clone() for weight in model.parameters()]
     train_settings = Train(accumulate=4)
@@ -102,7 +96,7 @@ def gradients(model: nn.Module) -> list[Tensor]:
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 2.0])
 def test_the_norm_of_all_gradients_together_is_bounded(runtime: Runtime, share: float) -> None:
-    model = network()
+    model = small_network()
     slopes = gradients(model)
     norm = torch.cat([slope.flatten() for slope in slopes]).norm().item()
     before = [weight.detach().clone() for weight in model.parameters()]

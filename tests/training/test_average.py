@@ -6,15 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from fasttrain import models
-from fasttrain.config import Ema, Model
+from fasttrain.config import Ema
 from fasttrain.training.average import Average, decay_at
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    built = models.build(Model(widths=(4, 6), norm="batch"), 5)
-    return built.to(memory_format=torch.channels_last)
+from tests.networks import small_network
 
 
 def change(model: nn.Module, seed: int) -> None:
@@ -30,7 +24,7 @@ def change(model: nn.Module, seed: int) -> None:
 
 @pytest.mark.parametrize("ema", [Ema(decay=0.7, warmup=False), Ema(decay=0.3, warmup=True)])
 def test_weights_and_statistics_are_averaged_as_by_hand(ema: Ema) -> None:
-    model = network()
+    model = small_network("batch")
     average = Average(model, ema)
     expected = {name: value.double() for name, value in model.state_dict().items()}
     for step in range(6):
@@ -47,7 +41,7 @@ def test_weights_and_statistics_are_averaged_as_by_hand(ema: Ema) -> None:
 
 
 def test_the_average_is_a_model_of_its_own() -> None:
-    model = network()
+    model = small_network("batch")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     average = Average(model, Ema())
     average.update(0)

@@ -9,16 +9,15 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from pydantic import TypeAdapter
-from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 
-from fasttrain import models
-from fasttrain.config import Ema, Model, Optim, Train
+from fasttrain.config import Ema, Optim, Train
 from fasttrain.data.loader import Pictures
 from fasttrain.runtime import Runtime
 from fasttrain.training import optim
 from fasttrain.training.average import Average
 from fasttrain.training.step import TrainingStep
+from tests.networks import small_network
 
 OPTIMIZERS: list[dict[str, object]] = [
     {"name": "sgd", "nesterov": True, "weight_decay": 0.01},
@@ -37,8 +36,7 @@ def pictures(seed: int) -> Pictures:
 
 
 def build(values: dict[str, object], runtime: Runtime) -> TrainingStep:
-    torch.manual_seed(0)
-    model: nn.Module = models.build(Model(widths=(4, 6), norm="batch"), 5)
+    model = small_network("batch")
     chosen: Optim = TypeAdapter(Optim).validate_python(values)
     average = Average(model, Ema())
     return TrainingStep(model, optim.build(chosen, model), runtime, TRAIN, 0, average)

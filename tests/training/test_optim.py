@@ -10,11 +10,11 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from fasttrain import models
-from fasttrain.config import Model, Optim
+from fasttrain.config import Optim
 from fasttrain.errors import UserError
 from fasttrain.training import optim
 from fasttrain.training.optim import Optimizers, parameter_groups
+from tests.networks import small_network
 
 Reference = Callable[[list[dict[str, object]]], torch.optim.Optimizer]
 FACTORS = [0.1 + 0.9 * (step % 7) / 7 for step in range(20)]
@@ -26,9 +26,7 @@ def settings(**values: object) -> Optim:
 
 
 def network(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    built = models.build(Model(widths=(4, 6), norm="batch"), 5)
-    return built.to(memory_format=torch.channels_last)
+    return small_network("batch", seed)
 
 
 def give_gradients(model: nn.Module, seed: int) -> None:

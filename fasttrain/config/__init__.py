@@ -1,0 +1,57 @@
+"""What a run is: typed, frozen, validated settings.
+
+A configuration is a YAML file of sections, each optional. `load` reads it, applies
+`key.path=value` overrides, and refuses anything it does not know, naming the file, the key and
+the nearest valid name. Nothing here touches a device, so a bad setting fails in milliseconds.
+"""
+
+from fasttrain.config.augment import Augmentation, Crop, Cutout, Flip
+from fasttrain.config.fields import Duration
+from fasttrain.config.model import Model
+from fasttrain.config.optim import SGD, AdamW, Ema, Muon, Optim
+from fasttrain.config.reading import load
+from fasttrain.config.schedule import (
+    Constant,
+    CosineDecay,
+    LinearDecay,
+    OneCycle,
+    Schedule,
+    StepDecay,
+)
+from fasttrain.config.sections import (
+    Checkpoint,
+    Config,
+    Data,
+    DatasetName,
+    LoaderName,
+    Track,
+    Train,
+)
+
+__all__ = [
+    "SGD",
+    "AdamW",
+    "Augmentation",
+    "Checkpoint",
+    "Config",
+    "Constant",
+    "CosineDecay",
+    "Crop",
+    "Cutout",
+    "Data",
+    "DatasetName",
+    "Duration",
+    "Ema",
+    "Flip",
+    "LinearDecay",
+    "LoaderName",
+    "Model",
+    "Muon",
+    "OneCycle",
+    "Optim",
+    "Schedule",
+    "StepDecay",
+    "Track",
+    "Train",
+    "load",
+]

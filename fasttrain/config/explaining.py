@@ -1,0 +1,106 @@
+"""What is wrong with a configuration, in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from fasttrain.config.fields import Section
+from fasttrain.config.sections import Config
+from fasttrain.errors import nearest
+
+_ALTERNATIVES = ("literal['auto']", "bool")  # what pydantic adds to the place of a union's error
+
+Sections = list[type[Section]]
+
+
+def explain(error: ValidationError, path: Path, origins: dict[tuple[str, ...], str]) -> str:
+    """One line for all that is wrong, each with its place and its mend."""
+    problems = error.errors()
+    lines = []
+    for problem in problems:
+        if _is_echo(problem, problems):
+            continue
+        keys, sections = _locate([part for part in problem["loc"] if part not in _ALTERNATIVES])
+        at = max((at for at in origins if keys[: len(at)] == at), key=len, default=None)
+        origin = origins[at] if at else str(path)
+        lines.append(f"{origin}: {_explain_one(problem, keys, sections)}")
+    return "; ".join(dict.fromkeys(lines))
+
+
+def _is_echo(problem: Any, problems: Any) -> bool:
+    """A list is called too short because its entries are wrong, which is said already."""
+    place = problem["loc"]
+    inside = [other for other in problems if other["loc"][: len(place)] == place != other["loc"]]
+    return problem["type"] == "too_short" and bool(inside)
+
+
+def _explain_one(problem: Any, keys: tuple[str, ...], sections: Sections) -> str:
+    dotted = ".".join(keys)
+    if problem["type"] == "extra_forbidden":
+        valid = list(dict.fromkeys(key for section in sections for key in section.model_fields))
+        return f"unknown key {dotted!r}{nearest(keys[-1], valid)} (known here: {', '.join(valid)})"
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        return f"{dotted}: a section of settings belongs here (it is {problem['input']!r})"
+    if problem["type"] == "union_tag_invalid":
+        return _explain_tag(problem["ctx"], dotted)
+    message = " ".join(problem["msg"].removeprefix("Value error, ").split())
+    value = problem.get("input")
+    shown = "" if isinstance(value, dict | Section) else f" (it is {value!r})"
+    if problem["type"] == "literal_error":
+        shown += nearest(str(value), _quoted(problem["ctx"]["expected"]))
+    return f"{dotted or 'configuration'}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _explain_tag(context: dict[str, str], dotted: str) -> str:
+    """The key that tells sections apart names none of them."""
+    tag, expected = context["tag"], context["expected_tags"]
+    key = context["discriminator"].strip("'")
+    hint = nearest(tag, _quoted(expected))
+    return f"{dotted}.{key}: input should be one of {expected} (it is {tag!r}){hint}"
+
+
+def _quoted(text: str) -> list[str]:
+    """The names that stand in single quotes."""
+    return re.findall("'([^']*)'", text)
+
+
+def _locate(place: list[Any]) -> tuple[tuple[str, ...], Sections]:
+    """Follow a place that pydantic names through the types of the sections.
+
+    Where a setting may be one of several sections, pydantic puts the chosen one's tag into the
+    place. A file has no such key, so it is left out; in a list it stays, to tell which entry.
+
+    Returns:
+        The keys as a file has them, and the sections that the last key may belong to.
+    """
+    keys: list[str] = []
+    here: Sections = [Config]
+    owners: Sections = [Config]
+    for part in place:
+        chosen = [section for section in here if len(here) > 1 and _tag(section) == part]
+        if chosen:
+            here = chosen
+            if not keys[-1].isdigit():
+                continue
+        elif not isinstance(part, int):
+            owners = here
+            fields = [section.model_fields.get(part) for section in here]
+            here = [inner for field in fields if field for inner in _sections(field.annotation)]
+        keys.append(str(part))
+    return tuple(keys), owners
+
+
+def _sections(annotation: Any) -> Sections:
+    """The sections in a type: itself, or those of a union or a tuple."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]
+
+
+def _tag(section: type[Section]) -> str:
+    """The name that tells a section from the others of its union, which is its first field."""
+    return str(next(iter(section.model_fields.values())).default)

@@ -1,0 +1,79 @@
+"""What settings are made of: closed sections, numbers, durations."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+Unit = Literal["steps", "epochs", "min", "%"]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|min|%)")
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):  # would count as 1 or 0
+        raise ValueError("input should be a number, not yes or no")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+Real = Annotated[float, BeforeValidator(_no_truth)]
+Share = Annotated[Real, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and closed to keys it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+
+
+class Duration(Section):
+    """A length of training in a unit people use: `20steps`, `2epochs`, `5min`, `10%`.
+
+    `training.schedule.to_steps` is the one place that turns it into steps.
+    """
+
+    value: Real = Field(ge=0)
+    unit: Unit
+
+    @classmethod
+    def parse(cls, text: str) -> Duration:
+        """Read `"<number><unit>"`; raises `ValueError` with the accepted forms."""
+        match = _DURATION.fullmatch(text.strip())
+        if match is None:
+            raise ValueError(
+                f"{text!r} is not a duration; write a number and a unit, "
+                "such as 20steps, 2epochs, 5min or 10%"
+            )
+        value, unit = match.groups()
+        unit = {"step": "steps", "epoch": "epochs"}.get(unit, unit)
+        if unit == "steps" and "." in value:
+            raise ValueError(f"{text!r}: a number of steps is whole")
+        return cls.model_validate({"value": float(value), "unit": unit})
+
+    def __str__(self) -> str:
+        return f"{Decimal(str(self.value)).normalize():f}{self.unit}"
+
+
+def _as_duration(value: object) -> object:
+    return value if isinstance(value, Duration) else Duration.parse(str(value))
+
+
+def _countable(value: Duration) -> Duration:
+    if value.unit == "min":
+        raise ValueError("this is counted in steps, epochs or %, not in minutes")
+    return value
+
+
+DurationField = Annotated[Duration, BeforeValidator(_as_duration), PlainSerializer(str)]
+StepsField = Annotated[DurationField, AfterValidator(_countable)]
+
+
+def by_default(key: str, tag: str) -> BeforeValidator:
+    """Sections that are told apart by `key` need none to mean the one named `tag`."""
+    return BeforeValidator(lambda value: {key: tag, **value} if isinstance(value, dict) else value)

@@ -1,0 +1,106 @@
+"""The sections of a configuration, and the whole of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from fasttrain.config.augment import Augmentation, augmentation_names
+from fasttrain.config.fields import Duration, DurationField, Real, Section, StepsField, Whole
+from fasttrain.config.model import Model
+from fasttrain.config.optim import SGD, Ema, Optim
+from fasttrain.config.schedule import Constant, Schedule
+from fasttrain.errors import nearest
+
+DatasetName = Literal["cifar10", "cifar100", "shapes", "folder"]
+LoaderName = Literal["auto", "dali", "resident", "reference"]
+
+
+class Data(Section):
+    """Which pictures, in which batches, changed how."""
+
+    dataset: DatasetName = "cifar10"
+    path: Path | None = None
+    loader: LoaderName = "auto"
+    batch_size: Whole = Field(512, ge=1)
+    validation: Whole = Field(5000, ge=0)
+    workers: Whole = Field(2, ge=0, le=256)
+    augment: tuple[Augmentation, ...] = ()
+
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _short_forms(cls, value: object) -> object:
+        """Accept `- flip` for `- {name: flip}`, and refuse an unknown name by its nearest."""
+        if not isinstance(value, list | tuple):
+            return value
+        entries = [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+        valid = augmentation_names()
+        for entry in entries:
+            name = entry.get("name") if isinstance(entry, dict) else None
+            if isinstance(entry, dict) and name not in valid:
+                hint = nearest(str(name), valid)
+                raise ValueError(f"no augmentation is named {name!r}{hint} (known: {valid})")
+        return tuple(entries)
+
+    @field_validator("augment")
+    @classmethod
+    def _each_once(cls, value: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+        order = [augmentation_names().index(entry.name) for entry in value]
+        if order != sorted(set(order)):
+            raise ValueError(
+                f"each augmentation may stand once, in the order {augmentation_names()}"
+            )
+        return value
+
+
+class Train(Section):
+    """How long, in which arithmetic, and how often to look."""
+
+    epochs: Whole = Field(10, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "bf16"
+    compile: Literal["auto"] | bool = "auto"
+    channels_last: bool = True
+    deterministic: bool = False
+    accumulate: Whole = Field(1, ge=1)
+    clip_norm: Real | None = Field(None, gt=0)
+    label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    ema: Ema | None = None
+    log_every: StepsField = Duration(value=50, unit="steps")
+    evaluate_every: StepsField = Duration(value=1, unit="epochs")
+    processes: Whole | None = Field(None, ge=1)
+
+
+class Checkpoint(Section):
+    """When the state of a run is written, and how many of them stay."""
+
+    every: DurationField | None = Duration(value=1, unit="epochs")
+    keep: Whole = Field(2, ge=1)
+
+
+class Track(Section):
+    """Where the figures go beside the run folder's own journal."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "disabled"
+    project: str = Field("fasttrain", min_length=1)
+
+
+class Config(Section):
+    """Everything that decides a run, but where it is written."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    seed: Whole = Field(0, ge=0, lt=2**63)
+    data: Data = Data()
+    model: Model = Model()
+    optim: Optim = SGD()
+    schedule: Schedule = Constant()
+    train: Train = Train()
+    checkpoint: Checkpoint = Checkpoint()
+    track: Track = Track()
+
+    def to_yaml(self) -> str:
+        """The whole configuration, every default written out, as `load` reads it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
