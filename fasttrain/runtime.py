@@ -83,6 +83,15 @@ class Runtime:
         prepared: nn.Module = self._accelerator.prepare_model(module)
         return prepared
 
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
+        """A context whose backward passes keep their gradients on this rank.
+
+        Args:
+            module: What `prepare` returned.
+        """
+        context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
+        return context
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The context in which a forward pass runs in this run's precision."""
         context: AbstractContextManager[Any] = self._accelerator.autocast()

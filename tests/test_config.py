@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from fasttrain.config import Config, Crop, Cutout, Duration, Flip, load
+from fasttrain.config import AdamW, Config, Crop, Cutout, Duration, Flip, load
 from fasttrain.config.augment import augmentation_names
 from fasttrain.errors import UserError
 
@@ -60,7 +60,7 @@ data:
   augment: [{name: crop, padding: 3, mode: reflect}, {name: flip, mode: alternating}, cutout]
 model: {widths: [8, 16], norm: batch}
 optim: {lr: 0.1, momentum: 0.95, nesterov: true, weight_decay: 5.0e-4}
-schedule: {name: cosine, warmup: 2.5epochs}
+schedule: {name: cosine, warmup: 2.5epochs, t_max: 40%, floor: 0.01}
 train:
   epochs: 3
   device: cpu
@@ -68,7 +68,10 @@ train:
   compile: false
   channels_last: false
   deterministic: true
+  accumulate: 3
+  clip_norm: 1.5
   label_smoothing: 0.2
+  ema: {decay: 0.99, warmup: false}
   log_every: 1234567steps
   evaluate_every: 12.5%
   processes: 2
@@ -83,7 +86,9 @@ track: {wandb: offline, project: mine}
             continue
         for key, value in values.items():
             if key not in ("family", "name") or section == "schedule":
-                assert value != defaults[section][key], f"{section}.{key} was left at its default"
+                assert value != defaults[section].get(key), (
+                    f"{section}.{key} was left at its default"
+                )
     assert read(file, config.to_yaml()) == config
 
 
@@ -134,6 +139,13 @@ def test_a_seed_is_a_number(file: Path) -> None:
         ("model: {width: [8]}", "model.width", "widths"),
         ("data: {augment: [{name: flip, moed: random}]}", "data.augment.0.flip.moed", "mode"),
         ("data: {augment: [crop, {name: cutout, sise: 3}]}", "data.augment.1.cutout.sise", "size"),
+        ("optim: {momentun: 0.5}", "optim.momentun", "momentum"),
+        ("optim: {name: adamw, bettas: [0.9, 0.99]}", "optim.bettas", "betas"),
+        ("optim: {name: muon, rest: {nestero: true}}", "optim.rest.nestero", "nesterov"),
+        ("optim: {name: muon, rest: {name: adamw, ep: 1}}", "optim.rest.ep", "eps"),
+        ("schedule: {name: step, evry: 3epochs, every: 1epochs}", "schedule.evry", "every"),
+        ("schedule: {name: cosine, tmax: 3epochs}", "schedule.tmax", "t_max"),
+        ("train: {ema: {deca: 0.9}}", "train.ema.deca", "decay"),
     ],
 )
 def test_an_unknown_key_is_named_with_its_file_and_the_nearest_valid_one(
@@ -141,6 +153,64 @@ def test_an_unknown_key_is_named_with_its_file_and_the_nearest_valid_one(
 ) -> None:
     message = refusal(file, text)
     assert message.startswith(f"{file}: unknown key '{key}'; did you mean '{nearest}'?")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("optim: {name: adamw, momentum: 0.9}", "'optim.momentum' (known here: name, lr, betas,"),
+        ("optim: {betas: [0.9, 0.99]}", "'optim.betas' (known here: name, lr, momentum,"),
+        ("optim: {name: muon, rest: {scale: rms}}", "'optim.rest.scale' (known here: name, lr,"),
+        ("schedule: {floor: 0.1}", "'schedule.floor' (known here: name, warmup)"),
+        ("schedule: {name: linear, gamma: 0.1}", "'schedule.gamma' (known here: name, warmup,"),
+    ],
+)
+def test_a_key_of_another_optimiser_or_schedule_is_refused(
+    file: Path, text: str, line: str
+) -> None:
+    assert refusal(file, text).startswith(f"{file}: unknown key {line}")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "found", "hint"),
+    [
+        ("optim: {name: adam}", "optim.name", "adam", "; did you mean 'adamw'?"),
+        ("optim: {name: muon, rest: {name: muon}}", "optim.rest.name", "muon", ""),
+        ("optim: {name: 5}", "optim.name", "5", ""),
+        ("schedule: {name: onecycle}", "schedule.name", "onecycle", "; did you mean 'one_cycle'?"),
+    ],
+)
+def test_an_unknown_optimiser_or_schedule_is_answered_with_those_there_are(
+    file: Path, text: str, key: str, found: str, hint: str
+) -> None:
+    message = refusal(file, text)
+    assert message.startswith(f"{file}: {key}: input should be one of '")
+    assert message.endswith(f"(it is {found!r}){hint}")
+
+
+def test_an_override_can_choose_another_optimiser(file: Path) -> None:
+    assert read(file, "seed: 1", "optim.name=adamw", "optim.lr=0.1").optim == AdamW(lr=0.1)
+    message = refusal(file, "seed: 1", "optim.name=adamw", "optim.momentum=0.1")
+    assert message.startswith("the argument 'optim.momentum=0.1': unknown key 'optim.momentum'")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "optim: {name: adamw, lr: 0.1, betas: [0.8, 0.9], eps: 1.0e-6, weight_decay: 0.2}",
+        "optim: {name: muon, scale: rms, fix_norm: true, rest: {name: adamw, eps: 1.0e-6}}",
+        "schedule: {name: step, every: 3epochs, gamma: 0.5, warmup: 10steps}",
+        "schedule: {name: one_cycle, warmup: 20%, curve: linear, start: 0.2, floor: 0.01}",
+        "schedule: {name: linear, warmup: 1epochs, floor: 0.1}",
+        "train: {ema: {decay: 0.9, warmup: false}}",
+    ],
+)
+def test_every_optimiser_and_schedule_survives_the_way_to_yaml_and_back(
+    file: Path, text: str
+) -> None:
+    config = read(file, text)
+    assert config != Config()
+    assert read(file, config.to_yaml()) == config
 
 
 def test_a_key_like_no_other_is_answered_with_all_that_are_valid(file: Path) -> None:
@@ -232,6 +302,27 @@ def test_a_key_that_is_no_word_is_refused(file: Path) -> None:
         ("optim: {weight_decay: -0.1}", "optim.weight_decay"),
         ("optim: {weight_decay: .inf}", "optim.weight_decay"),
         ("optim: {nesterov: perhaps}", "optim.nesterov"),
+        ("optim: {name: adamw, betas: [0.9]}", "optim.betas.1"),
+        ("optim: {name: adamw, betas: [0.9, 1]}", "optim.betas.1"),
+        ("optim: {name: adamw, eps: 0}", "optim.eps"),
+        ("optim: {name: muon, iterations: 0}", "optim.iterations"),
+        ("optim: {name: muon, scale: big}", "optim.scale"),
+        ("optim: {name: muon, rest: {lr: 0}}", "optim.rest.lr"),
+        ("optim: {name: muon, rest: 5}", "optim.rest"),
+        ("optim: 5", "optim"),
+        ("schedule: cosine", "schedule"),
+        ("schedule: {name: step}", "schedule.every"),
+        ("schedule: {name: step, every: 0epochs}", "schedule.every"),
+        ("schedule: {name: step, every: 1epochs, gamma: 1.1}", "schedule.gamma"),
+        ("schedule: {name: cosine, floor: 1}", "schedule.floor"),
+        ("schedule: {name: cosine, t_max: 0%}", "schedule.t_max"),
+        ("schedule: {name: cosine, t_max: 3min}", "schedule.t_max"),
+        ("schedule: {name: one_cycle, start: 0}", "schedule.start"),
+        ("schedule: {name: one_cycle, curve: round}", "schedule.curve"),
+        ("train: {accumulate: 0}", "train.accumulate"),
+        ("train: {clip_norm: 0}", "train.clip_norm"),
+        ("train: {ema: 0.9}", "train.ema"),
+        ("train: {ema: {decay: 1}}", "train.ema.decay"),
         ("optim: {nesterov: true, momentum: 0}", "optim"),
         ("schedule: {name: zigzag}", "schedule.name"),
         ("train: {epochs: 0}", "train.epochs"),

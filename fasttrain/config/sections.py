@@ -11,6 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from fasttrain.config.augment import Augmentation, augmentation_names, mixes
 from fasttrain.config.fields import Duration, DurationField, Real, Section, StepsField, Whole
 from fasttrain.config.model import CnnModel, Model
+from fasttrain.config.optim import SGD, Ema, Optim
+from fasttrain.config.schedule import Constant, Schedule
 from fasttrain.errors import nearest
 
 DatasetName = Literal["cifar10", "cifar100", "shapes", "folder"]
@@ -63,29 +65,6 @@ class Data(Section):
         return self
 
 
-class Optim(Section):
-    """How a gradient changes the weights."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: Real = Field(0.01, gt=0)
-    momentum: Real = Field(0.9, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: Real = Field(0.0, ge=0)
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Optim:
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
-        return self
-
-
-class Schedule(Section):
-    """The learning rate over the run, as a factor of `optim.lr`."""
-
-    name: Literal["constant", "linear", "cosine"] = "constant"
-    warmup: StepsField = Duration(value=0, unit="epochs")
-
-
 class Train(Section):
     """How long, in which arithmetic, and how often to look."""
 
@@ -95,7 +74,10 @@ class Train(Section):
     compile: Literal["auto"] | bool = "auto"
     channels_last: bool = True
     deterministic: bool = False
+    accumulate: Whole = Field(1, ge=1)
+    clip_norm: Real | None = Field(None, gt=0)
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    ema: Ema | None = None
     log_every: StepsField = Duration(value=50, unit="steps")
     evaluate_every: StepsField = Duration(value=1, unit="epochs")
     processes: Whole | None = Field(None, ge=1)
@@ -122,8 +104,8 @@ class Config(Section):
     seed: Whole = Field(0, ge=0, lt=2**63)
     data: Data = Data()
     model: Model = CnnModel()
-    optim: Optim = Optim()
-    schedule: Schedule = Schedule()
+    optim: Optim = SGD()
+    schedule: Schedule = Constant()
     train: Train = Train()
     checkpoint: Checkpoint = Checkpoint()
     track: Track = Track()

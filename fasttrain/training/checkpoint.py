@@ -2,6 +2,7 @@
 
 checkpoints/step-00001234/
   model.safetensors   the weights, under the model's own names
+  ema.safetensors     their moving average, where the run keeps one
   state.pt            optimiser, counters and fingerprints; loads with weights_only=True
   manifest.json       a SHA-256 for each file
 """
@@ -24,9 +25,17 @@ from fasttrain.errors import UserError
 from fasttrain.files import atomic_folder
 
 _FORMAT = 1
+_WEIGHTS, _AVERAGED = "model.safetensors", "ema.safetensors"
 
 
-def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: int) -> Path:
+def save(
+    root: Path,
+    step: int,
+    model: nn.Module,
+    state: dict[str, Any],
+    keep: int,
+    averaged: nn.Module | None = None,
+) -> Path:
     """Write a checkpoint, then delete all but the newest `keep`.
 
     Later ones are deleted too: a run that came back behind them has found them damaged.
@@ -35,6 +44,7 @@ def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: i
         root: The folder of checkpoints.
         step: Training steps done.
         model: Its weights and buffers are written.
+        averaged: The averaged model, likewise.
         state: Tensors, numbers, strings, and lists and dictionaries of them.
         keep: At least 1.
 
@@ -47,9 +57,9 @@ def save(root: Path, step: int, model: nn.Module, state: dict[str, Any], keep: i
     if target.exists():  # a resumed run that came back to the same step
         shutil.rmtree(target)
     with atomic_folder(target) as aside:
-        weights = model.state_dict()
-        plain = {name: value.cpu().contiguous() for name, value in weights.items()}
-        save_file(plain, aside / "model.safetensors")
+        _save_weights(model, aside / _WEIGHTS)
+        if averaged is not None:
+            _save_weights(averaged, aside / _AVERAGED)
         torch.save(state, aside / "state.pt")
         digests = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
         manifest = {"format": _FORMAT, "step": step, "sha256": digests}
@@ -72,14 +82,22 @@ def newest(root: Path) -> tuple[Path | None, list[str]]:
     return None, passed_over
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Read the weights of a checkpoint into `model`.
+def _save_weights(model: nn.Module, file: Path) -> None:
+    weights = model.state_dict()
+    save_file({name: value.cpu().contiguous() for name, value in weights.items()}, file)
+
+
+def load_weights(folder: Path, model: nn.Module, averaged: bool = False) -> None:
+    """Read the weights of a checkpoint, or their average, into `model`.
 
     Raises:
-        UserError: the weights do not fit the model.
+        UserError: the weights do not fit the model, or no average was kept.
     """
+    file = folder / (_AVERAGED if averaged else _WEIGHTS)
+    if not file.exists():
+        raise UserError(f"{folder}: there is no {file.name}; the run did not average its weights")
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(load_file(file))
     except (RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{folder}: the weights do not fit the model: {reason}") from error

@@ -23,15 +23,11 @@ from fasttrain.observe.journal import Journal, Sink
 from fasttrain.observe.progress import ProgressLine, working
 from fasttrain.observe.wandb import WandbSink
 from fasttrain.runtime import Runtime
-from fasttrain.training import checkpoint, checks, optim, parts
+from fasttrain.training import checkpoint, checks, optim, parts, schedule
+from fasttrain.training.average import Average
 from fasttrain.training.clock import Clock, Readout
 from fasttrain.training.evaluate import Evaluation, Evaluator, Score
-from fasttrain.training.schedule import (
-    gate_temperature,
-    is_due,
-    learning_rate_factor,
-    to_steps,
-)
+from fasttrain.training.schedule import Rates, gate_temperature, is_due, to_steps
 from fasttrain.training.step import TrainingStep
 
 
@@ -53,9 +49,10 @@ def run(
         UserError: the configuration cannot be run here.
         DivergedError: the loss is not a finite number any more.
     """
+    parts.check(config)
     runtime = Runtime(config.train)
     try:
-        parts.check_world(config, runtime)
+        parts.check_world(config, runtime.world)
         if console is None or not runtime.is_main:
             console = Console(stderr=True, markup=False, quiet=not runtime.is_main)
         folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume))
@@ -85,17 +82,23 @@ class Training:
         self.folder, self.console = folder, console
         self.plan = parts.training_plan(config, store)
         self.total = config.train.epochs * self.plan.steps_per_epoch
-        for odd in checks.oddities(config, self.plan.steps_per_epoch):
-            console.print(f"warning: {odd}", highlight=False, soft_wrap=True)
+        odd = checks.oddities(config, self.plan.steps_per_epoch)
+        odd += schedule.check(config.schedule, config.train.epochs, self.plan.steps_per_epoch)
+        for line in odd:
+            console.print(f"warning: {line}", highlight=False, soft_wrap=True)
         self.loader, reason = parts.training_loader(config, store, self.plan, runtime)
         self.model = parts.build_model(config, store, runtime)
         self.optimizer = optim.build(config.optim, self.model)
-        self.step = TrainingStep(self.model, self.optimizer, runtime, config.train.label_smoothing)
-        self.evaluator = Evaluator(self.model, runtime)
+        self.average = Average(self.model, config.train.ema) if config.train.ema else None
+        self.step = TrainingStep(
+            self.model, self.optimizer, runtime, config.train, config.seed, self.average
+        )
+        self.evaluator = Evaluator(self.average.model if self.average else self.model, runtime)
         self.clock, self.readout = Clock(), Readout()
         self.scores: dict[str, Score] = {}
         self._validation = parts.validation_split(config, store)
         self._evaluations: dict[str, Evaluation] = {}
+        self._rates = Rates(config.schedule, self.plan.steps_per_epoch, self.total)
         self._saved = time.monotonic()
         self._where = (
             f"{runtime.world} x {runtime.device.type}, {config.train.precision}, "
@@ -124,8 +127,6 @@ class Training:
         config, clock, total = self.config, self.clock, self.total
         log_every = self._steps(config.train.log_every)
         evaluate_every = self._steps(config.train.evaluate_every)
-        warmup = self._steps(config.schedule.warmup)
-        logged = first
 
         self.model.train()
         batches = self.loader.batches(first, total)
@@ -134,16 +135,14 @@ class Training:
             compiled = done > first + 1
             pictures = next(batches)
             clock.lap("data" if compiled else "compile")
-            rate = config.optim.lr * learning_rate_factor(config.schedule, done - 1, warmup, total)
-            optim.set_learning_rate(self.optimizer, rate)
             models.set_temperature(self.model, self._temperature(done - 1))
-            self.step(pictures)
+            factor = self._rates(done - 1)
+            self.step(done - 1, pictures, factor)
             clock.lap("train" if compiled else "compile")
             clock.images += config.data.batch_size if compiled else 0
 
             if is_due(done, log_every, total) or done % self.plan.steps_per_epoch == 0:
-                self._log(done, done - logged, rate)
-                logged = done
+                self._log(done, config.optim.lr * factor)
             if is_due(done, evaluate_every, total):
                 self._settle()
                 self._evaluate(done, "validation")
@@ -152,13 +151,12 @@ class Training:
                 self._save(done)
         self._settle()
 
-    def _log(self, done: int, steps: int, rate: float) -> None:
+    def _log(self, done: int, rate: float) -> None:
         """Start to bring the counters to the host, and write those that have arrived."""
-        images = steps * self.config.data.batch_size
-        label = {"step": done, "epoch": self._epoch(done), "steps": steps, "lr": rate}
-        label |= self.clock.interval()
-        means = self.runtime.sum(self.step.take_totals()) / images
-        self.readout.push(label, means)
+        label = {"step": done, "epoch": self._epoch(done), "lr": rate, **self.clock.interval()}
+        totals = self.runtime.sum(self.step.take_totals())
+        totals[:2] /= totals[2]
+        self.readout.push(label, totals)
         self._write_arrived()
         self.clock.lap("train")
 
@@ -169,9 +167,11 @@ class Training:
         self.clock.lap("train")
 
     def _write_arrived(self, wait: bool = False) -> None:
-        for label, (loss, accuracy) in self.readout.arrived(wait):
+        for label, (loss, accuracy, pictures) in self.readout.arrived(wait):
             self._check_finite(loss, int(label["step"]))
-            self.journal.write({"kind": "train", "loss": loss, "accuracy": accuracy, **label})
+            means = {"loss": loss, "accuracy": accuracy}
+            steps = round(pictures / self.config.data.batch_size)
+            self.journal.write({"kind": "train", "steps": steps, **means, **label})
 
     def _check_finite(self, loss: float, done: int) -> None:
         if not math.isfinite(loss):
@@ -219,9 +219,10 @@ class Training:
             "plan": self.plan.fingerprint(),
             "optimizer": self.optimizer.state_dict(),
             "clock": self.clock.state(),
+            "totals": self.step.totals,
         }
-        keep = self.config.checkpoint.keep
-        checkpoint.save(self.folder.checkpoints, done, self.model, state, keep)
+        keep, averaged = self.config.checkpoint.keep, self.average.model if self.average else None
+        checkpoint.save(self.folder.checkpoints, done, self.model, state, keep, averaged)
         self._saved = time.monotonic()
         self.clock.lap("checkpoint")
 
@@ -238,11 +239,19 @@ class Training:
                 f"{newest} was trained on other batches (data or seed has changed); "
                 "resume with the run's own config.yaml"
             )
-        checkpoint.load_weights(newest, self.model)
+        self._take_up(newest, state)
+        return int(state["step"])
+
+    def _take_up(self, folder: Path, state: dict[str, Any]) -> None:
+        """Put everything back as it was when the checkpoint was written."""
+        checkpoint.load_weights(folder, self.model)
+        if self.average:
+            checkpoint.load_weights(folder, self.average.model, averaged=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.clock.restore(state["clock"])
         self.scores = self._scores_so_far(state["step"])
-        return int(state["step"])
+        if self.runtime.is_main:  # what the main rank had counted; the others count from here
+            self.step.totals.copy_(state["totals"])
 
     def _scores_so_far(self, done: int) -> dict[str, Score]:
         """The last validation score that the journal holds up to step number `done`."""

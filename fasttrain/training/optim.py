@@ -1,26 +1,115 @@
-"""Optimisers."""
+"""Optimisers: which parameter is updated how, and one object that updates them all."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from fasttrain.config import Optim
+from fasttrain import config
+from fasttrain.errors import UserError
+from fasttrain.training.muon import Muon
 
 
-def build(optim: Optim, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimiser that `optim` describes, with torch's fused kernel."""
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=optim.lr,
-        momentum=optim.momentum,
-        nesterov=optim.nesterov,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
+class Optimizers:
+    """One or two torch optimisers that are used as one.
+
+    Every parameter group keeps its own rate; `step` multiplies all of them by one factor. The
+    product reaches the kernels as a plain number, by value: nothing is copied to the device, and
+    because the update is no part of a compiled graph nothing is compiled again when it changes.
+
+    Args:
+        members: By name, which state files use.
+    """
+
+    def __init__(self, members: Mapping[str, torch.optim.Optimizer]) -> None:
+        self._members = dict(members)
+        self._groups = [group for each in members.values() for group in each.param_groups]
+        self._rates = [float(group["lr"]) for group in self._groups]
+
+    def step(self, factor: float = 1.0) -> None:
+        """Update the parameters at `factor` times their groups' rates."""
+        for group, rate in zip(self._groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+        for member in self._members.values():
+            member.step()
+
+    def zero_grad(self) -> None:
+        """Let go of all gradients."""
+        for member in self._members.values():
+            member.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the optimisers remember of each parameter; their settings are in the config."""
+        return {name: member.state_dict()["state"] for name, member in self._members.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what was remembered.
+
+        Raises:
+            UserError: it is the state of other optimisers.
+        """
+        if state.keys() != self._members.keys():
+            raise UserError(
+                f"the checkpoint was trained with {' and '.join(state)}, not with "
+                f"{' and '.join(self._members)}; resume with the run's own config.yaml"
+            )
+        for name, member in self._members.items():
+            settings = member.state_dict()["param_groups"]
+            member.load_state_dict({"state": state[name], "param_groups": settings})
+        self._groups = [group for each in self._members.values() for group in each.param_groups]
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of every parameter group for the next step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+def build(optim: config.Optim, model: nn.Module) -> Optimizers:
+    """Build the optimisers that `optim` describes over the model's trainable parameters."""
+    named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if not isinstance(optim, config.Muon):
+        return Optimizers({optim.name: _build_one(optim, named.values())})
+    kernels = [weight for name, weight in named.items() if _is_hidden_matrix(name, weight)]
+    others = [weight for name, weight in named.items() if not _is_hidden_matrix(name, weight)]
+    members: dict[str, torch.optim.Optimizer] = {}
+    if kernels:
+        settings = optim.model_dump(exclude={"name", "rest"})
+        members["muon"] = Muon(kernels, **settings)
+    if others:
+        members[optim.rest.name] = _build_one(optim.rest, others)
+    return Optimizers(members)
+
+
+def parameter_groups(weights: Iterable[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Spare norms and biases, which are all that has fewer than two dimensions, from decay.
+
+    Decaying them costs accuracy (He et al., "Bag of Tricks", arXiv 1812.01187, section 3.1).
+    """
+    every = list(weights)
+    if not decay:
+        return [{"params": every, "weight_decay": 0.0}]
+    decayed = [weight for weight in every if weight.ndim >= 2]
+    spared = [weight for weight in every if weight.ndim < 2]
+    groups = [
+        {"params": decayed, "weight_decay": decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
+    """Whether Muon takes a parameter: every matrix and kernel but those of the output layers.
+
+    Families call their output layers `head`; its rows are classes and no directions in a space
+    of features (Jordan et al., 2024, section "Empirical considerations").
+    """
+    return weight.ndim >= 2 and "head" not in name.split(".")
+
+
+def _build_one(
+    optim: config.SGD | config.AdamW, weights: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
+    """One of torch's optimisers, with its fused kernel."""
+    groups = parameter_groups(weights, optim.weight_decay)
+    settings = optim.model_dump(exclude={"name", "weight_decay"})
+    if isinstance(optim, config.AdamW):
+        return torch.optim.AdamW(groups, fused=True, **settings)
+    return torch.optim.SGD(groups, fused=True, **settings)

@@ -16,28 +16,45 @@ from fasttrain.data.randomness import Ints
 from fasttrain.data.store import Split, Store
 from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
+from fasttrain.training import schedule
 from fasttrain.training.evaluate import Evaluation
 
 # Large enough to fill a device; small enough that a CPU's caches and memory are spared.
 EVALUATION_BATCH = 1000
 
 
-def check_world(config: Config, runtime: Runtime) -> None:
-    """Refuse a batch that the ranks cannot share equally.
+def check(config: Config) -> None:
+    """Refuse what no machine can run, before any device is touched.
+
+    Raises:
+        UserError: the schedule does not fit the run, or the batch its parts.
+    """
+    schedule.check(config.schedule, config.train.epochs)
+    check_world(config, world=1)
+
+
+def check_world(config: Config, world: int) -> None:
+    """Refuse a batch that the ranks, and the parts of a step, cannot share equally.
 
     Raises:
         UserError: it cannot be cut into equal slices, or not into slices of whole pairs.
     """
-    if config.data.batch_size % runtime.world:
+    size, parts = config.data.batch_size, config.train.accumulate
+    if size % world:
         raise UserError(
-            f"data.batch_size={config.data.batch_size} cannot be divided among "
-            f"{runtime.world} processes; choose a multiple of {runtime.world}"
+            f"data.batch_size={size} cannot be divided among {world} processes; "
+            f"choose a multiple of {world}"
         )
-    if mixes(config.data.augment) and config.data.batch_size // runtime.world % 2:
+    if size % (world * parts):
         raise UserError(
-            f"data.batch_size={config.data.batch_size} gives each of {runtime.world} processes an "
-            "odd number of pictures, and mixup and cutmix mix them in pairs; "
-            f"choose a multiple of {2 * runtime.world}"
+            f"train.accumulate={parts} does not divide the {size // world} pictures of a "
+            "process's share of data.batch_size; choose a divisor"
+        )
+    if mixes(config.data.augment) and size // (world * parts) % 2:
+        raise UserError(
+            f"data.batch_size={size} gives each of {world} processes and {parts} parts an odd "
+            "number of pictures, and mixup and cutmix mix them in pairs; "
+            f"choose a multiple of {2 * world * parts}"
         )
 
 

@@ -5,13 +5,19 @@ Shapes: B is this rank's slice of the batch.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fasttrain.config import Train
 from fasttrain.data.loader import Pictures
 from fasttrain.data.mixing import label_weights, mix, swap
 from fasttrain.runtime import Runtime
+from fasttrain.training.average import Average
+from fasttrain.training.optim import Optimizers
+from fasttrain.training.randomness import Randomness
 
 
 class Objective(nn.Module):
@@ -28,9 +34,10 @@ class Objective(nn.Module):
     def forward(
         self, images: Tensor, labels: Tensor, mixing: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return the mean loss, and (2,) the sum of the loss and the number of right answers.
+        """Return the mean loss, and (3,) sums: the loss, the right answers, the pictures.
 
-        Where pictures are mixed, both are weighted sums over a picture's label and its partner's.
+        Where pictures are mixed, the first two are weighted sums over a picture's label and its
+        partner's.
         """
         if mixing is None:
             loss, correct = self._score(self.model(images).float(), labels)
@@ -40,8 +47,8 @@ class Objective(nn.Module):
             partners = self._score(logits, swap(labels))
             mine = self._score(logits, labels)
             loss, correct = (torch.lerp(b, a, own) for a, b in zip(mine, partners, strict=True))
-        mean = loss.mean()
-        return mean, torch.stack([mean.detach() * len(labels), correct.sum()])
+        mean, count = loss.mean(), torch.full((), float(len(labels)), device=loss.device)
+        return mean, torch.stack([mean.detach() * count, correct.sum(), count])
 
     def _score(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """For each row the loss, and 1 where the answer is right; (B,) each."""
@@ -58,32 +65,74 @@ class TrainingStep:
         model: On any device; it is placed, joined over the ranks and compiled here.
         optimizer: Over the model's parameters.
         runtime: Where this runs.
-        label_smoothing: Weight taken from the true class and spread over all (Szegedy et al.,
-            "Rethinking the Inception Architecture", arXiv 1512.00567, section 7).
+        train: `label_smoothing` is the weight taken from the true class and spread over all
+            (Szegedy et al., "Rethinking the Inception Architecture", arXiv 1512.00567,
+            section 7); `accumulate` cuts a batch into so many parts, of which only one is in
+            memory at a time and each of which batch norm takes for a batch; `clip_norm` bounds
+            the norm of all gradients together (Pascanu et al., "On the difficulty of training
+            recurrent neural networks", arXiv 1211.5063, section 3.2).
+        seed: The run's seed, for what the model draws.
+        average: Follows the model.
+
+    Attributes:
+        totals: (3,) on the device: sums of the loss, the right answers and the pictures since
+            they were taken.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Optimizers,
         runtime: Runtime,
-        label_smoothing: float,
+        train: Train,
+        seed: int,
+        average: Average | None = None,
     ) -> None:
-        self._optimizer = optimizer
-        objective = runtime.prepare(Objective(model, label_smoothing))
-        self._objective = torch.compile(objective, dynamic=False) if runtime.compile else objective
-        # (2,) on the device: the sum of the loss and the right answers since they were taken.
-        self._totals = torch.zeros(2, device=runtime.device)
+        self._optimizer, self._average = optimizer, average
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._parts, self._clip_norm = train.accumulate, train.clip_norm
+        self._randomness = Randomness(seed, runtime.rank, runtime.device)
+        joined = runtime.prepare(Objective(model, train.label_smoothing))
+        self._objective = torch.compile(joined, dynamic=False) if runtime.compile else joined
+        self._no_sync = partial(runtime.no_sync, joined)
+        # The share of a part in the mean loss of its batch: where its backward pass begins.
+        self._share = torch.tensor(1 / self._parts, device=runtime.device)
+        self.totals = torch.zeros(3, device=runtime.device)
 
-    def __call__(self, pictures: Pictures) -> None:
-        """Train on one batch; the model must be in training mode."""
-        loss, totals = self._objective(pictures.images, pictures.labels, pictures.mixing)
-        loss.backward()
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._totals += totals
+    def __call__(self, step: int, pictures: Pictures, factor: float) -> None:
+        """Train on batch number `step`; the model must be in training mode.
+
+        Args:
+            step: Counted from 0 over the whole run; it decides what the model draws.
+            pictures: This rank's slice of the batch, divisible by `train.accumulate`.
+            factor: Of the optimiser's rates.
+        """
+        self._randomness.seed(step)
+        *first, last = _cut(pictures, self._parts)
+        for part in first:
+            with self._no_sync():
+                self._backward(part)
+        self._backward(last)  # over several ranks, gradients meet here
+        if self._clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._weights, self._clip_norm, foreach=True)
+        self._optimizer.step(factor)
+        self._optimizer.zero_grad()
+        if self._average is not None:
+            self._average.update(step)
+
+    def _backward(self, part: Pictures) -> None:
+        loss, totals = self._objective(part.images, part.labels, part.mixing)
+        loss.backward(self._share)
+        self.totals += totals
 
     def take_totals(self) -> Tensor:
         """Hand over the counters, still on the device, and start new ones."""
-        totals, self._totals = self._totals, torch.zeros_like(self._totals)
+        totals, self.totals = self.totals, torch.zeros_like(self.totals)
         return totals
+
+
+def _cut(pictures: Pictures, parts: int) -> list[Pictures]:
+    """Cut a slice of a batch into parts of equal size; nothing is copied."""
+    mixing = pictures.mixing.chunk(parts) if pictures.mixing is not None else [None] * parts
+    pieces = zip(pictures.images.chunk(parts), pictures.labels.chunk(parts), mixing, strict=True)
+    return [Pictures(images, labels, len(labels), mixed) for images, labels, mixed in pieces]

@@ -16,6 +16,8 @@ from fasttrain.training.evaluate import Evaluator
 def evaluate(run: Path) -> dict[str, Any]:
     """Score the newest whole checkpoint of a run on the test set.
 
+    Where the run averages its weights, the average is scored, as the run itself does.
+
     Returns `checkpoint`, `accuracy` (0 to 1), `loss` (nats) and `count`.
 
     Raises:
@@ -29,7 +31,7 @@ def evaluate(run: Path) -> dict[str, Any]:
     try:
         store = sources.open_dataset(config.data)
         model = parts.build_model(config, store, runtime)
-        checkpoint.load_weights(newest, model)
+        checkpoint.load_weights(newest, model, averaged=config.train.ema is not None)
         evaluation = parts.evaluation_pass(config, store, store.test, runtime)
         score = Evaluator(model, runtime)(evaluation)
         evaluation.loader.close()

@@ -78,11 +78,10 @@ def test_a_batch_larger_than_what_is_left_is_refused(store: Store) -> None:
         parts.training_plan(config(batch_size=41), store)
 
 
-def test_a_batch_that_the_ranks_cannot_share_is_refused(runtime: Runtime) -> None:
-    runtime.world = 3
+def test_a_batch_that_the_ranks_cannot_share_is_refused() -> None:
     with pytest.raises(UserError, match=r"batch_size=16 cannot be divided among 3 processes"):
-        parts.check_world(config(), runtime)
-    parts.check_world(config(batch_size=15), runtime)
+        parts.check_world(config(), 3)
+    parts.check_world(config(batch_size=15), 3)
 
 
 def test_a_pass_over_a_split_delivers_it_whole_and_in_order(store: Store, runtime: Runtime) -> None:

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from fasttrain import models
-from fasttrain.config import CnnModel, Optim, Train
+from fasttrain.config import SGD, CnnModel, Train
 from fasttrain.data.loader import Pictures
 from fasttrain.data.plan import EvaluationPlan
 from fasttrain.runtime import Runtime
@@ -21,13 +21,20 @@ from fasttrain.training.evaluate import Evaluation, Evaluator, Score
 from fasttrain.training.step import TrainingStep
 
 CLASSES, SIZE = 5, 8
-SETTINGS = Optim(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+SETTINGS = SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
 
 
 def build(norm: str = "none", seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     network = models.build(CnnModel.model_validate({"widths": (4, 6), "norm": norm}), CLASSES)
     return network.to(memory_format=torch.channels_last)
+
+
+def training(
+    model: nn.Module, runtime: Runtime, settings: SGD | None = None, smoothing: float = 0.0
+) -> TrainingStep:
+    optimizer = optim.build(settings or SGD(lr=0.1), model)
+    return TrainingStep(model, optimizer, runtime, Train(label_smoothing=smoothing), seed=0)
 
 
 def pictures(seed: int, count: int = 16, valid: int | None = None) -> Pictures:
@@ -79,11 +86,11 @@ def test_steps_change_the_weights_as_written_by_hand(
     runtime: Runtime, norm: str, smoothing: float
 ) -> None:
     model, twin = build(norm), build(norm)
-    step = TrainingStep(model, optim.build(SETTINGS, model), runtime, smoothing)
+    step = training(model, runtime, SETTINGS, smoothing)
     momentum = {name: torch.zeros_like(weight) for name, weight in twin.named_parameters()}
     for seed in range(3):
         batch = pictures(seed)
-        step(batch)
+        step(seed, batch, 1.0)
 
         log_shares = F.log_softmax(twin(batch.images), dim=1)
         target = F.one_hot(batch.labels, CLASSES) * (1 - smoothing) + smoothing / CLASSES
@@ -91,63 +98,62 @@ def test_steps_change_the_weights_as_written_by_hand(
         gradients = torch.autograd.grad(loss, list(twin.parameters()))
         with torch.no_grad():
             for (name, weight), gradient in zip(twin.named_parameters(), gradients, strict=True):
-                decayed = gradient + SETTINGS.weight_decay * weight
+                decay = SETTINGS.weight_decay if weight.ndim > 1 else 0.0
+                decayed = gradient + decay * weight
                 momentum[name] = SETTINGS.momentum * momentum[name] + decayed
                 weight.sub_(SETTINGS.lr * (decayed + SETTINGS.momentum * momentum[name]))
     assert largest_difference(model, twin) < 1e-6
     assert largest_difference(model, build(norm)) > 1e-2
 
 
-def test_the_rate_that_is_set_is_the_rate_of_the_next_step(runtime: Runtime) -> None:
+def test_a_step_is_as_long_as_its_rate(runtime: Runtime) -> None:
     changes = []
     for rate in (0.1, 0.2):
         model = build()
-        optimizer = optim.build(Optim(lr=5.0, momentum=0.0), model)
-        optim.set_learning_rate(optimizer, rate)
-        TrainingStep(model, optimizer, runtime, 0.0)(pictures(0))
+        training(model, runtime, SGD(lr=5.0, momentum=0.0))(0, pictures(0), rate / 5.0)
         changes.append(model.state_dict()["head.bias"] - build().state_dict()["head.bias"])
     assert torch.allclose(2 * changes[0], changes[1], rtol=1e-4)
 
 
-def test_the_counters_add_up_the_loss_and_the_right_answers(runtime: Runtime) -> None:
+def test_the_counters_add_up_the_loss_the_right_answers_and_the_pictures(runtime: Runtime) -> None:
     model = build()
-    step = TrainingStep(model, optim.build(Optim(lr=0.1), model), runtime, 0.0)
+    step = training(model, runtime)
     loss, right = 0.0, 0
     for seed, count in ((0, 16), (1, 16), (2, 8)):
         batch = pictures(seed, count)
         logits = model(batch.images).detach()
         loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
         right += int((logits.argmax(dim=1) == batch.labels).sum())
-        step(batch)
-    assert step.take_totals().tolist() == pytest.approx([loss, right], rel=1e-5)
+        step(0, batch, 1.0)
+    assert step.take_totals().tolist() == pytest.approx([loss, right, 40], rel=1e-5)
 
 
 def test_counters_that_were_taken_start_again_and_stay_as_they_were(runtime: Runtime) -> None:
     model = build()
-    step = TrainingStep(model, optim.build(Optim(lr=0.1), model), runtime, 0.0)
-    assert step.take_totals().tolist() == [0.0, 0.0]
-    step(pictures(0))
+    step = training(model, runtime)
+    assert step.take_totals().tolist() == [0.0, 0.0, 0.0]
+    step(0, pictures(0), 1.0)
     first = step.take_totals()
     before = first.clone()
-    step(pictures(1))
+    step(1, pictures(1), 1.0)
     assert torch.equal(first, before)
     second = step.take_totals()
     assert not torch.equal(first, second)
-    assert step.take_totals().tolist() == [0.0, 0.0]
+    assert step.take_totals().tolist() == [0.0, 0.0, 0.0]
 
 
 def test_the_counted_loss_is_the_one_that_is_trained_on(runtime: Runtime) -> None:
     model, batch = build(), pictures(0)
     with torch.no_grad():
         smooth = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=0.3)
-    step = TrainingStep(model, optim.build(Optim(lr=0.1), model), runtime, 0.3)
-    step(batch)
+    step = training(model, runtime, smoothing=0.3)
+    step(0, batch, 1.0)
     assert step.take_totals()[0].item() == pytest.approx(16 * smooth.item(), rel=1e-5)
 
 
 def test_no_gradient_is_left_for_the_next_step(runtime: Runtime) -> None:
     model = build()
-    TrainingStep(model, optim.build(Optim(lr=0.1), model), runtime, 0.0)(pictures(0))
+    training(model, runtime)(0, pictures(0), 1.0)
     assert all(weight.grad is None for weight in model.parameters())
 
 
@@ -156,8 +162,8 @@ def test_in_bf16_the_weights_the_loss_and_the_update_stay_in_full_precision() ->
     try:
         model, batch = build(), pictures(0)
         exact = F.cross_entropy(model(batch.images), batch.labels).item()
-        step = TrainingStep(model, optim.build(Optim(lr=0.1), model), runtime, 0.0)
-        step(batch)
+        step = training(model, runtime)
+        step(0, batch, 1.0)
         totals = step.take_totals()
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -230,16 +236,16 @@ def test_compiled_training_and_evaluation_are_the_eager_ones_and_compile_once(
 def short_run(runtime: Runtime) -> tuple[nn.Module, Tensor, list[Score]]:
     """Train, score and train again; after the first step nothing may be compiled any more."""
     model = build("batch")
-    step = TrainingStep(model, optim.build(SETTINGS, model), runtime, 0.1)
+    step = training(model, runtime, SETTINGS, smoothing=0.1)
     evaluator = Evaluator(model, runtime)
-    step(pictures(0))
+    step(0, pictures(0), 1.0)
     evaluator.warm_up(evaluation(), (SIZE, SIZE))
     step.take_totals()
     totals, scores = [], []
     with torch.compiler.set_stance("fail_on_recompile"):
         for seed in range(1, 5):
             model.train()
-            step(pictures(seed))
+            step(seed, pictures(seed), 1.0)
             totals.append(step.take_totals())
             scores.append(evaluator(evaluation()))
     return model, torch.stack(totals), scores

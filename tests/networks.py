@@ -1,0 +1,16 @@
+"""A small network for tests of what trains it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fasttrain import models
+from fasttrain.config import Config
+
+
+def small_network(norm: str = "none", seed: int = 0) -> nn.Module:
+    """Two stages and a head: (B, 3, 8, 8) to (B, 5); the same for the same seed."""
+    torch.manual_seed(seed)
+    config = Config.model_validate({"model": {"family": "cnn", "widths": [4, 6], "norm": norm}})
+    return models.build(config.model, 5).to(memory_format=torch.channels_last)
