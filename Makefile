@@ -4,17 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-long check bench lock clean
+.PHONY: demo test check bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/fasttrain train configs/demo.yaml
-	@echo "next, on the real CIFAR-10: $(BIN)/fasttrain train configs/baseline.yaml"
+	@echo "first: source $(BIN)/activate"
+	@echo "then, on the real CIFAR-10: fasttrain train configs/baseline.yaml"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not long"
-
-test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m long --timeout=3600
+	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -116,6 +116,8 @@ def evaluate(run: Path, as_json: bool) -> None:
     report = score_run(run)
     if os.environ.get("RANK", "0") != "0":
         return
+    for reason in report["passed_over"]:
+        click.echo(f"passed over {reason}", err=True)
     if as_json:
         click.echo(json.dumps(report))
     else:

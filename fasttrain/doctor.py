@@ -59,7 +59,7 @@ def _device() -> Finding:
 
 def _precision() -> Finding:
     if torch.cuda.is_available():
-        good = torch.cuda.is_bf16_supported()
+        good = torch.cuda.is_bf16_supported(including_emulation=False)
         return good, "bf16" if good else "this GPU has no bf16: train.precision=fp32"
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return True, "bf16 in hardware" if fast else "bf16 without hardware: try train.precision=fp32"

@@ -21,12 +21,6 @@ class DivergedError(FasttrainError):
     exit_code = 3
 
 
-class StoppedError(FasttrainError):
-    """A signal ended the run after a checkpoint was written; run the command again."""
-
-    exit_code = 75
-
-
 def nearest(name: str, valid: list[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest valid name, or an empty string."""
     from difflib import get_close_matches

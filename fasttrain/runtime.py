@@ -37,7 +37,6 @@ class Runtime:
     Attributes:
         device: The device of this rank.
         rank: This process among `world` ones, over all machines.
-        local_rank: This process among those of its machine.
         world: Number of ranks.
         compile: Whether the step is compiled.
 
@@ -52,6 +51,9 @@ class Runtime:
                 "train.device=cuda: torch sees no NVIDIA GPU here; "
                 "check the driver with nvidia-smi, or choose train.device=auto"
             )
+        if train.deterministic:  # cuBLAS reads it when CUDA starts
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        _check_gpus(train)
         _limit_threads()
         if not torch.cuda.is_available():
             # The compiler looks for CUDA wherever its tools are installed, and warns in vain.
@@ -64,10 +66,8 @@ class Runtime:
         )
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
-        self.local_rank: int = self._accelerator.local_process_index
         self.world: int = self._accelerator.num_processes
         self.compile = _settle_compile(train.compile)
-        _check_precision(train.precision, self.device)
         _check_processes(train.processes, self.world)
         torch.set_float32_matmul_precision("highest" if train.deterministic else "high")
         torch.use_deterministic_algorithms(train.deterministic)
@@ -123,10 +123,6 @@ class Runtime:
             raise answer
         return cast(T, answer)
 
-    def barrier(self) -> None:
-        """Wait until every rank is here."""
-        self._accelerator.wait_for_everyone()
-
     def synchronize(self) -> None:
         """Wait until the device has done all it was given."""
         if self.device.type == "cuda":
@@ -174,10 +170,19 @@ def missing_for_compile() -> str | None:
     return None if headers.exists() else "Python's headers (python3-dev)"
 
 
-def _check_precision(precision: str, device: torch.device) -> None:
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+def _check_gpus(train: Train) -> None:
+    """Refuse what this machine's GPUs cannot do, before Accelerate meets it."""
+    if train.device == "cpu" or not torch.cuda.is_available():
+        return
+    ranks, gpus = local_world(), torch.cuda.device_count()
+    if ranks > gpus:
         raise UserError(
-            f"train.precision=bf16: {torch.cuda.get_device_name(device)} has no bfloat16; "
+            f"{ranks} processes were started here, but there are {gpus} GPUs; start as many "
+            "processes as GPUs, or choose train.device=cpu"
+        )
+    if train.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError(
+            f"train.precision=bf16: {torch.cuda.get_device_name()} has no bfloat16; "
             "choose train.precision=fp32"
         )
 

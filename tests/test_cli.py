@@ -331,7 +331,12 @@ def test_a_run_on_other_batches_is_not_resumed(config: Path, trained: Path) -> N
     shutil.copytree(trained, "other")
     (Path("other") / "result.json").unlink()
     line = refusal("train", config, "seed=1", "--run-dir", "other", "--resume")
-    assert "was trained on other batches" in line
+    assert "seed=1 (it was 0)" in line
+    pictures = write_zip(Path("others.zip"), make_pictures(60, 30))
+    words = (f"data.path={pictures}", "--run-dir", "other", "--resume")
+    ended = fasttrain("train", config, *words)
+    check_refusal(ended.exit_code, ended.stderr)
+    assert "was trained on other batches" in ended.stderr
 
 
 @pytest.mark.parametrize("place", ["config.yaml/run", "/proc/run", "x" * 300], ids=len)
@@ -599,3 +604,19 @@ def test_weights_that_are_no_numbers_never_become_a_checkpoint(config: Path) -> 
     assert ended.exit_code == 3
     for saved in Path("run").glob("checkpoints/step-*/model.safetensors"):
         assert all(value.isfinite().all() for value in load_file(saved).values())
+
+
+def test_a_run_does_not_go_on_under_other_settings(home: Path, trained: Path) -> None:
+    run = shutil.copytree(trained, home / "other-settings")
+    (run / "result.json").unlink()
+    line = refusal("train", home / "config.yaml", "optim.lr=0.5", "--run-dir", run, "--resume")
+    assert "optim.lr=0.5 (it was " in line
+    assert "config.yaml" in line
+
+
+def test_a_run_is_not_scored_on_other_pictures(home: Path, trained: Path) -> None:
+    run = shutil.copytree(trained, home / "other-pictures")
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["data"]["path"] = str(write_zip(home / "other.zip", make_pictures(60, 30)))
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert "other pictures" in refusal("evaluate", run)

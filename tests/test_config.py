@@ -554,3 +554,11 @@ def test_an_override_below_a_value_is_refused(file: Path) -> None:
 def test_an_override_that_is_not_yaml_is_refused(file: Path, value: str) -> None:
     message = refusal(file, "", f"seed={value}")
     assert f"{f'seed={value}'!r}: the value is not valid YAML: " in message
+
+
+def test_a_key_without_its_section_is_answered_with_its_home(file: Path) -> None:
+    assert "did you mean 'train.epochs'?" in refusal(file, "epochs: 2")
+
+
+def test_a_single_augmentation_needs_no_list(file: Path) -> None:
+    assert read(file, "data: {augment: flip}").data.augment == (Flip(),)

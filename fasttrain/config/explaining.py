@@ -42,7 +42,8 @@ def _explain_one(problem: Any, keys: tuple[str, ...], sections: Sections) -> str
     dotted = ".".join(keys)
     if problem["type"] == "extra_forbidden":
         valid = list(dict.fromkeys(key for section in sections for key in section.model_fields))
-        return f"unknown key {dotted!r}{nearest(keys[-1], valid)} (known here: {', '.join(valid)})"
+        hint = nearest(keys[-1], valid) or _elsewhere(keys[-1])
+        return f"unknown key {dotted!r}{hint} (known here: {', '.join(valid)})"
     if problem["type"] in ("model_type", "model_attributes_type"):
         return f"{dotted}: a section of settings belongs here (it is {problem['input']!r})"
     if problem["type"] == "union_tag_invalid":
@@ -53,6 +54,17 @@ def _explain_one(problem: Any, keys: tuple[str, ...], sections: Sections) -> str
     if problem["type"] == "literal_error":
         shown += nearest(str(value), _quoted(problem["ctx"]["expected"]))
     return f"{dotted or 'configuration'}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _elsewhere(key: str) -> str:
+    """A hint at a section that has a key of this name."""
+    homes = [
+        f"{name}.{key}"
+        for name, field in Config.model_fields.items()
+        for section in _sections(field.annotation)
+        if key in section.model_fields
+    ]
+    return f"; did you mean {homes[0]!r}?" if homes else ""
 
 
 def _explain_tag(context: dict[str, str], dotted: str) -> str:

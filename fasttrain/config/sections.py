@@ -33,7 +33,9 @@ class Data(Section):
     @field_validator("augment", mode="before")
     @classmethod
     def _short_forms(cls, value: object) -> object:
-        """Accept `- flip` for `- {name: flip}`, and refuse an unknown name by its nearest."""
+        """Accept `flip` for `[{name: flip}]`, and refuse an unknown name by its nearest."""
+        if isinstance(value, str | dict):
+            value = [value]
         if not isinstance(value, list | tuple):
             return value
         entries = [{"name": entry} if isinstance(entry, str) else entry for entry in value]

@@ -25,6 +25,7 @@ from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.store import Split
 
 _PREFETCH = 2
+_BATCHES_IN_USE = 4  # how far the host may run ahead of a GPU that still reads delivered batches
 _MOVES = ("crop", "flip", "vertical_flip")  # geometry in whole pixels
 Array = NDArray[Any]
 
@@ -61,6 +62,7 @@ class DaliLoader:
         self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
         self._steps: Iterator[int] = iter(())
         self._in_flight: deque[tuple[Batch, list[Array]]] = deque()
+        self._in_use: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
         on_gpu = device.type == "cuda"
         self._pipeline = _pipeline(
             self._next_inputs,
@@ -86,10 +88,26 @@ class DaliLoader:
             indices = torch.from_numpy(batch.indices).to(self._device, non_blocking=True)
             mixing = mixing_of(batch, self._device)
             yield Pictures(images, self._labels[indices], batch.valid, mixing)
+            self._keep_while_read(images)
+
+    def _keep_while_read(self, images: torch.Tensor) -> None:
+        """Hold a delivered batch until the GPU has done what was asked of it so far.
+
+        DALI frees a buffer in the order of its own stream, which knows nothing of the kernels
+        that still wait to read it on torch's: the host must not let go of it before.
+        """
+        if self._device.type != "cuda":
+            return
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        event.record()
+        self._in_use.append((images, event))
+        if len(self._in_use) > _BATCHES_IN_USE:
+            self._in_use[0][1].synchronize()
+            self._in_use.popleft()
 
     def close(self) -> None:
         """End DALI's threads and free its buffers."""
-        self._drain()
+        self._in_flight.clear()
         del self._pipeline
 
     def _next_inputs(self) -> list[Array]:
@@ -107,7 +125,7 @@ class DaliLoader:
         """Wait for the next batch; (B, 3, H, W) in channels-last memory, nothing is copied.
 
         The dynamic executor gives every batch a buffer of its own, which lives as long as the
-        tensor does.
+        tensor does on the host (see `_keep_while_read`).
         """
         (output,) = self._pipeline.share_outputs()
         images: torch.Tensor = from_dlpack(output.as_tensor())

@@ -65,7 +65,8 @@ class Store:
         test: The test split.
         mean: Mean of each channel over the training split, 0 to 255.
         std: Standard deviation of each channel over the training split, 0 to 255.
-        key: A short hash of the content.
+        key: A short hash of the content of the source.
+        digest: A short hash of the prepared arrays: equal digests, equal pictures.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Store:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     key: str
+    digest: str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -170,6 +172,7 @@ def open_store(folder: Path) -> Store:
             mean=tuple(about["mean"]),
             std=tuple(about["std"]),
             key=about["key"],
+            digest=content_digest(about["sha256"]),
             **splits,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -180,6 +183,11 @@ def open_store(folder: Path) -> Store:
 
 def _damaged(file: Path) -> UserError:
     return UserError(f"{file}: the checksum does not hold; delete the folder and run again")
+
+
+def content_digest(checksums: Mapping[str, str]) -> str:
+    """Return a short hash of the checksums of a store's arrays."""
+    return hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _map_split(folder: Path, split: SplitName) -> Split:

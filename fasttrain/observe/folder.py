@@ -77,7 +77,9 @@ def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
         return RunFolder(_unused(f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
     check_writable(explicit)
     folder = RunFolder(explicit)
-    if folder.config.exists() and not resume:
+    if folder.config.exists() and resume:
+        _check_same(config, load(folder.config), explicit)
+    elif folder.config.exists():
         raise UserError(
             f"{explicit} already holds a run; add --resume to go on with it, "
             "or choose another --run-dir"
@@ -85,6 +87,37 @@ def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
     if folder.result.exists():
         raise UserError(f"{explicit} holds a run that is complete; choose another --run-dir")
     return folder
+
+
+# What may change between the parts of one run: where and how it is executed, not what it trains.
+_FREE = {
+    "name", "data.path", "data.loader", "data.workers", "train.device", "train.compile",
+    "train.processes", "checkpoint.every", "checkpoint.keep", "track.wandb", "track.project",
+}  # fmt: skip
+
+
+def _check_same(config: Config, begun: Config, path: Path) -> None:
+    """Refuse to go on with a run under settings that would make it another one."""
+    new, old = _flat(config.model_dump(mode="json")), _flat(begun.model_dump(mode="json"))
+    changed = [
+        f"{key}={new.get(key)} (it was {old.get(key)})"
+        for key in sorted(new.keys() | old.keys())
+        if key not in _FREE and new.get(key) != old.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"{path} was begun with other settings: {', '.join(changed)}; "
+            f"go on with {path}/config.yaml, or choose another --run-dir"
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        branch = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if branch else {f"{prefix}{key}": value}
+    return flat
 
 
 def _unused(name: str) -> Path:

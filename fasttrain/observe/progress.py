@@ -16,6 +16,7 @@ from fasttrain.config import Config
 from fasttrain.observe.journal import Record
 
 _BAR_WIDTH = 20
+_SECONDS_BETWEEN_LINES = 30
 
 
 class ProgressLine:
@@ -31,7 +32,7 @@ class ProgressLine:
     def __init__(self, config: Config, first: int, total: int, console: Console) -> None:
         self._epochs = config.train.epochs
         self._first, self._total = first, total
-        self._started = time.monotonic()
+        self._started = self._told = time.monotonic()
         self._console = console
         self._train: list[Record] = []  # since the last evaluation
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -42,7 +43,7 @@ class ProgressLine:
         """Redraw the line; keep a line for every evaluation."""
         if record["kind"] == "train":
             self._train.append(record)
-            self._live.update(self._line(record), refresh=self._live.is_started)
+            self._show_line(record)
         else:
             self._console.print(self._evaluation_line(record), highlight=False, soft_wrap=True)
             self._train = []
@@ -50,6 +51,14 @@ class ProgressLine:
     def close(self) -> None:
         """Take the live line away; what was printed stays."""
         self._live.stop()
+
+    def _show_line(self, record: Record) -> None:
+        """Redraw the live line; without a terminal write one now and then, so that it is alive."""
+        if self._live.is_started:
+            self._live.update(self._line(record), refresh=True)
+        elif time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            self._console.print(self._line(record), highlight=False, soft_wrap=True)
 
     def _line(self, record: Record) -> Text:
         """Epoch, bar, loss, accuracy, images/s, waiting for data, time left."""

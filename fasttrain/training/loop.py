@@ -116,7 +116,8 @@ class Training:
             self._evaluate(self.total, "test")
         finally:
             self.journal.close()
-            self.loader.close()
+            for loader in (self.loader, *(done.loader for done in self._evaluations.values())):
+                loader.close()
         result = self._result(time.perf_counter() - began)
         if self.runtime.is_main:
             self.folder.finish(result)
@@ -217,6 +218,7 @@ class Training:
         state = {
             "step": done,
             "plan": self.plan.fingerprint(),
+            "data": self.store.digest,
             "optimizer": self.optimizer.state_dict(),
             "clock": self.clock.state(),
             "totals": self.step.totals,
@@ -228,16 +230,19 @@ class Training:
 
     def _restore(self) -> int:
         """Take everything up from the newest whole checkpoint; return the steps already done."""
-        newest, passed_over = checkpoint.newest(self.folder.checkpoints)
+        newest, passed_over = self.runtime.on_main(
+            lambda: checkpoint.newest(self.folder.checkpoints)
+        )
         for reason in passed_over:
-            self.console.print(f"passed over {reason}", highlight=False)
+            self.console.print(f"passed over {reason}", highlight=False, soft_wrap=True)
         if newest is None:
+            self.console.print("there is no checkpoint yet: starts from the beginning")
             return 0
         state = checkpoint.load_state(newest)
-        if state["plan"] != self.plan.fingerprint():
+        if (state["plan"], state["data"]) != (self.plan.fingerprint(), self.store.digest):
             raise UserError(
                 f"{newest} was trained on other batches (data or seed has changed); "
-                "resume with the run's own config.yaml"
+                "resume with the run's own config.yaml and data"
             )
         self._take_up(newest, state)
         return int(state["step"])
@@ -301,6 +306,7 @@ class Training:
             "device": self.runtime.device.type,
             "world": self.runtime.world,
             "plan": self.plan.fingerprint(),
+            "data": self.store.digest,
         }
 
     def _steps(self, duration: Duration) -> int:

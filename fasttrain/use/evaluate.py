@@ -18,10 +18,11 @@ def evaluate(run: Path) -> dict[str, Any]:
 
     Where the run averages its weights, the average is scored, as the run itself does.
 
-    Returns `checkpoint`, `accuracy` (0 to 1), `loss` (nats) and `count`.
+    Returns `checkpoint`, `passed_over` (newer ones that cannot be used, and why), `accuracy`
+    (0 to 1), `loss` (nats) and `count`.
 
     Raises:
-        UserError: there is no run, or no whole checkpoint in it.
+        UserError: there is no run, no whole checkpoint in it, or the data set is another one.
     """
     folder, config = open_run(run)
     newest, passed_over = checkpoint.newest(folder.checkpoints)
@@ -30,6 +31,11 @@ def evaluate(run: Path) -> dict[str, Any]:
     runtime = Runtime(config.train)
     try:
         store = sources.open_dataset(config.data)
+        if checkpoint.load_state(newest)["data"] != store.digest:
+            raise UserError(
+                f"{run} was trained on other pictures than are found now in {store.folder}; "
+                "set FASTTRAIN_DATA to where they came from"
+            )
         model = parts.build_model(config, store, runtime)
         checkpoint.load_weights(newest, model, averaged=config.train.ema is not None)
         evaluation = parts.evaluation_pass(config, store, store.test, runtime)
@@ -39,6 +45,7 @@ def evaluate(run: Path) -> dict[str, Any]:
         runtime.close()
     return {
         "checkpoint": str(newest),
+        "passed_over": passed_over,
         "accuracy": score.accuracy,
         "loss": score.loss,
         "count": score.count,
