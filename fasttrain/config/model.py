@@ -90,8 +90,9 @@ class AttentionCnnModel(Section):
     `mix: outputs`, with one convolution for each picture in place of one for each branch.
 
     `width_factor` multiplies every width, rounded to a multiple of 8. `squeeze_excite` is the
-    factor by which that part narrows. `stochastic_depth` is the chance that the last block is
-    left out for a picture; the chance grows linearly from the first block.
+    factor by which that part narrows. `dropout` zeroes single values, or whole channels, which is
+    much faster on a CPU. `stochastic_depth` is the chance that the last block is left out for a
+    picture; the chance grows linearly from the first block.
     """
 
     family: Literal["attention_cnn"] = "attention_cnn"
@@ -108,6 +109,7 @@ class AttentionCnnModel(Section):
     residual: bool = False
     squeeze_excite: Whole | None = Field(None, ge=1)
     dropout: Share = 0.0
+    dropout_of: Literal["values", "channels"] = "values"
     stochastic_depth: Share = 0.0
     init: Literal["kaiming", "torch"] = "kaiming"
     head: Head = Head()

@@ -157,7 +157,7 @@ def _finish(model: AttentionCnnModel, width: int) -> nn.Sequential:
 
 
 def _activate(model: AttentionCnnModel) -> list[nn.Module]:
-    return [activation(model.activation), dropout(model.dropout)]
+    return [activation(model.activation), dropout(model.dropout, model.dropout_of)]
 
 
 def _shortcut(model: AttentionCnnModel, inputs: int, width: int) -> nn.Module:

@@ -57,9 +57,16 @@ def norm(channels: int, wanted: bool = True) -> nn.Module:
     return nn.BatchNorm2d(channels) if wanted else nn.Identity()
 
 
-def dropout(rate: float) -> nn.Module:
-    """Zero single values with probability `rate` (Srivastava et al., JMLR 2014, section 4)."""
-    return nn.Dropout(rate) if rate else nn.Identity()
+def dropout(rate: float, of: str = "values") -> nn.Module:
+    """Zero random `values` or whole `channels` of each picture with probability `rate`.
+
+    Values: Srivastava et al., JMLR 15 (2014), section 4. Channels: Tompson et al., "Efficient
+    Object Localization Using Convolutional Networks", arXiv 1411.4280, section 3.2; they need a
+    random number for each channel, not for each pixel, which counts on a CPU.
+    """
+    if rate == 0:
+        return nn.Identity()
+    return nn.Dropout2d(rate) if of == "channels" else nn.Dropout(rate)
 
 
 def init_kaiming(weight: Tensor, activated: bool = True) -> None:

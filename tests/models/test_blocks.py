@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fasttrain.models.blocks import Head, Pool, SqueezeExcite, StochasticDepth, activation
+from fasttrain.models.blocks import Head, Pool, SqueezeExcite, StochasticDepth, activation, dropout
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
@@ -36,6 +36,18 @@ def test_stochastic_depth_keeps_or_drops_whole_pictures_and_the_mean() -> None:
     assert kept.mean().item() == pytest.approx(1, abs=0.03)
     images = torch.randn(5, 2, 3, 3)
     assert layer.eval()(images) is images
+
+
+@pytest.mark.parametrize("of", ["values", "channels"])
+def test_dropout_zeroes_values_or_channels_and_keeps_the_mean(of: str) -> None:
+    torch.manual_seed(0)
+    layer = dropout(0.25, of)
+    kept = layer(torch.ones(400, 10, 3, 3))
+    assert kept.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert kept.mean().item() == pytest.approx(1, abs=0.03)
+    whole = bool((kept.amin(dim=(2, 3)) == kept.amax(dim=(2, 3))).all())
+    assert whole == (of == "channels")
+    assert isinstance(dropout(0.0, of), torch.nn.Identity)
 
 
 def test_squeeze_and_excite_scales_channels_by_sigmoids_of_their_means() -> None:

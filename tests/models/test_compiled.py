@@ -50,7 +50,14 @@ def pictures() -> Tensor:
         {"family": "attention_cnn", "stages": STAGES},
         {"family": "attention_cnn", "stages": STAGES, "mix": "kernels", "kernels": [1, 3, 3]},
         {"family": "attention_cnn", "stages": STAGES, "norm": "branch", "dropout": 0.2},
-        {"family": "attention_cnn", "stages": STAGES, "gate": "sigmoid", "squeeze_excite": 4},
+        {
+            "family": "attention_cnn",
+            "stages": STAGES,
+            "gate": "sigmoid",
+            "squeeze_excite": 4,
+            "dropout": 0.2,
+            "dropout_of": "channels",
+        },
         {
             "family": "attention_cnn",
             "stages": STAGES,

@@ -72,7 +72,6 @@ def test_an_unknown_family_is_answered_with_the_nearest(
     [
         ("{width: [8]}", "model.width", "widths"),
         ("{family: attention_cnn, branchs: 3}", "model.branchs", "branches"),
-        ("{family: attention_cnn, block: 3}", "model.block", "dropout"),
         ("{family: wide_resnet, widening: 3}", "model.widening", "widen"),
         ("{family: attention_cnn, gate: {temp: 3}}", "model.gate.temp", "temperature"),
         ("{family: attention_cnn, head: {hiden: [3]}}", "model.head.hiden", "hidden"),
@@ -87,10 +86,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_of_its_family(
     file: Path, model: str, key: str, nearest: str
 ) -> None:
     message = refusal(file, f"model: {model}")
-    assert message.startswith(f"unknown key '{key}'")
-    assert nearest in message
-    if nearest != "dropout":
-        assert f"did you mean '{nearest}'?" in message
+    assert message.startswith(f"unknown key '{key}'; did you mean '{nearest}'?")
 
 
 def test_an_override_inside_a_family_is_named_when_it_is_wrong(file: Path) -> None:
