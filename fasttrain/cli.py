@@ -145,7 +145,7 @@ def model(config: Path, overrides: tuple[str, ...]) -> None:
 
 @main.group()
 def data() -> None:
-    """Prepare a data set, or say what is there."""
+    """Prepare a data set, say what is there, or show what the model will see."""
 
 
 @data.command()
@@ -177,6 +177,25 @@ def info(config: Path, overrides: tuple[str, ...]) -> None:
         "checksums": "hold",
     }
     Console(markup=False).print(summary(rows, title=store.name), highlight=False)
+
+
+@data.command()
+@click.argument("config", type=_PATH)
+@_overrides
+@click.option("-o", "--output", type=_PATH, default="preview.png", show_default=True)
+@click.option("--pictures", type=click.IntRange(1, 100), default=8, show_default=True)
+@click.option("--epochs", type=click.IntRange(1, 100), default=10, show_default=True)
+def preview(
+    config: Path, overrides: tuple[str, ...], output: Path, pictures: int, epochs: int
+) -> None:
+    """Draw a few training pictures as the first epochs of CONFIG show them to the model."""
+    from fasttrain.config import load
+
+    settings = load(config, overrides)
+    from fasttrain.use.preview import preview as draw
+
+    draw(settings, output, pictures, epochs)
+    click.echo(f"written: {output}")
 
 
 def _open_store(config: Path, overrides: tuple[str, ...]) -> Any:

@@ -1,0 +1,137 @@
+"""A contact sheet of what the model will see: the same pictures as several epochs show them."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from fasttrain.config import Config
+from fasttrain.data import sources
+from fasttrain.data.augment import Transform
+from fasttrain.data.loader import Pictures, choose, make_loader
+from fasttrain.data.mixing import mix
+from fasttrain.data.plan import Batch, Plan, Shard
+from fasttrain.data.randomness import Ints
+from fasttrain.data.store import Store
+from fasttrain.errors import UserError
+from fasttrain.files import explain_write_errors, write_bytes
+from fasttrain.runtime import Runtime
+from fasttrain.training import parts
+
+_TILE, _GAP, _MARGIN, _LINE = 96, 4, 90, 18  # pixels of the sheet
+_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+
+
+class Excerpt(Plan):
+    """A few pictures of another plan, with all that it has in store for them, as one small batch.
+
+    Each is followed by its partner, so that they are mixed as they will be.
+
+    Args:
+        plan: The plan of a run.
+        pictures: Positions in the store's split, of pictures that every epoch looked at shows.
+    """
+
+    def __init__(self, plan: Plan, pictures: Ints) -> None:
+        self._plan = plan
+        self._pictures = pictures
+        self.batch_size = 2 * len(pictures)
+        self.steps_per_epoch = 1
+
+    def epoch(self, epoch: int) -> Batch:
+        """The rows of these pictures and of their partners, by turns."""
+        whole = self._plan.epoch(epoch)
+        order = np.argsort(whole.indices)
+        own = order[np.searchsorted(whole.indices, self._pictures, sorter=order)]
+        # The last row of an odd batch has no partner, but such a batch is never mixed either.
+        partners = np.minimum(own ^ 1, len(whole.indices) - 1)
+        rows = np.stack([own, partners], axis=1).ravel()
+        draws = {name: values[rows] for name, values in whole.draws.items()}
+        return Batch(epoch, whole.indices[rows], draws, len(rows))
+
+
+def preview(config: Config, path: Path, pictures: int, epochs: int) -> None:
+    """Draw `pictures` training pictures as the first `epochs` epochs show them, one to a row.
+
+    They come through the run's own loader, and are mixed as the training step does it.
+
+    Args:
+        config: The run.
+        path: The PNG to write.
+        pictures: Number of rows.
+        epochs: Number of columns, after one with the pictures as they are stored.
+
+    Raises:
+        UserError: the data cannot be used, or the file not be written.
+    """
+    runtime = Runtime(config.train)
+    try:
+        store = sources.open_dataset(config.data)
+        plan = parts.training_plan(config, store)
+        chosen = _shown_by_all(plan, epochs)[:pictures]
+        if not len(chosen):
+            raise UserError(f"no picture is shown in each of {epochs} epochs; choose fewer")
+        columns = _deliver(config, store, Excerpt(plan, chosen), epochs, runtime.device)
+    finally:
+        runtime.close()
+    stored = store.train.images[chosen]
+    names = [store.classes[label] for label in store.train.labels[chosen]]
+    titles = ["stored", *[f"epoch {epoch + 1}" for epoch in range(epochs)]]
+    content = BytesIO()
+    _draw([stored, *columns], names, titles).save(content, "PNG")
+    with explain_write_errors(path):
+        write_bytes(path, content.getvalue())
+
+
+def _shown_by_all(plan: Plan, epochs: int) -> Ints:
+    """The pictures that no epoch drops with its short last batch, in the first one's order."""
+    first = plan.epoch(0).indices
+    kept = np.ones(len(first), dtype=bool)
+    for epoch in range(1, epochs):
+        kept &= np.isin(first, plan.epoch(epoch).indices)
+    return first[kept]
+
+
+def _deliver(
+    config: Config, store: Store, plan: Excerpt, epochs: int, device: torch.device
+) -> list[NDArray[np.uint8]]:
+    """For each epoch the pictures, (rows, H, W, 3)."""
+    name, _ = choose(config.data.loader, device)
+    transform = Transform(config.data.augment, store.mean, store.std, raw=True)
+    loader = make_loader(
+        name, store.train, plan, Shard(), transform, device, compile=False, workers=0
+    )
+    columns = [_shown(batch) for batch in loader.batches(0, epochs)]
+    loader.close()
+    return columns
+
+
+def _shown(batch: Pictures) -> NDArray[np.uint8]:
+    """A batch as the model gets it, without the partners, in grey levels."""
+    images: Tensor = batch.images
+    if batch.mixing is not None:
+        images = mix(images.float(), batch.mixing).round().to(torch.uint8)
+    return images[::2].permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _draw(columns: list[NDArray[np.uint8]], rows: list[str], titles: list[str]) -> Image.Image:
+    """The sheet: a column for each title, a row for each name."""
+    step = _TILE + _GAP
+    size = (_MARGIN + step * len(titles) + _GAP, _LINE + step * len(rows) + _GAP)
+    sheet = Image.new("RGB", size, _PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for row, name in enumerate(rows):
+        pen.text((_GAP, _LINE + step * row + _TILE // 2), name, _INK, font, anchor="lm")
+    for column, (title, images) in enumerate(zip(titles, columns, strict=True)):
+        left = _MARGIN + step * column
+        pen.text((left + _TILE // 2, _LINE // 2 + 1), title, _INK, font, anchor="mm")
+        for row, image in enumerate(images):
+            tile = Image.fromarray(image).resize((_TILE, _TILE), Image.Resampling.NEAREST)
+            sheet.paste(tile, (left, _LINE + step * row))
+    return sheet
