@@ -39,6 +39,17 @@ def loaders(quick: bool, records: Path) -> None:
 
 
 @main.command()
+@_common
+def augment(quick: bool, records: Path) -> None:
+    """Every augmentation: how alike the loaders are, how fast, what its plan costs."""
+    from benchmarks.augment import measure, show
+
+    outcome = measure(quick)
+    show(outcome)
+    click.echo(f"record: {record.save(outcome, 'augment', quick, records)}")
+
+
+@main.command()
 @click.option("--config", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
 @_common

@@ -48,7 +48,7 @@ def measure(quick: bool) -> Outcome:
     runs: dict[str, list[float]] = {name: [] for name in streams}
     for _ in range(repetitions):
         for name, stream in streams.items():
-            runs[name].append(_images_per_second(stream, seconds, device))
+            runs[name].append(images_per_second(stream, seconds, device))
     return Outcome(
         title=f"loaders on {device.type}: crop, flip, normalise; {WORKERS} workers or threads",
         unit="images/s",
@@ -72,7 +72,7 @@ def _streams(split: Split, device: torch.device) -> dict[str, Stream]:
     streams: dict[str, Stream] = {}
     for name in OURS:
         loader = make_loader(name, split, plan, Shard(), transform, device, workers=WORKERS)
-        streams[f"fasttrain {name}"] = _planned(loader)
+        streams[f"fasttrain {name}"] = planned(loader)
     for version, dataset in (("v1", _pil_pictures(split)), ("v2", _tensor_pictures(split))):
         loader_of = DataLoader(
             dataset, BATCH, shuffle=True, num_workers=WORKERS, drop_last=True,
@@ -82,7 +82,8 @@ def _streams(split: Split, device: torch.device) -> dict[str, Stream]:
     return streams
 
 
-def _planned(loader: Loader) -> Stream:
+def planned(loader: Loader) -> Stream:
+    """The batches of a fasttrain loader, from the first and without end."""
     return lambda: loader.batches(0, sys.maxsize)
 
 
@@ -94,9 +95,12 @@ def _endless(loader: Iterable[list[torch.Tensor]], device: torch.device) -> Stre
     return stream
 
 
-def _images_per_second(stream: Stream, seconds: float, device: torch.device) -> float:
+def images_per_second(
+    stream: Stream, seconds: float, device: torch.device, warm_up: int = WARM_UP
+) -> float:
+    """Let batches come for some seconds, after `warm_up` of them that are not timed."""
     batches = stream()
-    for _ in range(WARM_UP):
+    for _ in range(warm_up):
         next(batches)
     _wait(device)
     count, start = 0, time.perf_counter()

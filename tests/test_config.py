@@ -276,7 +276,6 @@ def test_a_key_that_is_no_word_is_refused(file: Path) -> None:
         ("data: {batch_size: 1.5}", "data.batch_size"),
         ("data: {validation: -1}", "data.validation"),
         ("data: {workers: 257}", "data.workers"),
-        ("data: {augment: flip}", "data.augment"),
         ("data: {augment: [3]}", "data.augment.0"),
         ("data: {augment: [{size: 3}]}", "data.augment"),
         ("data: {augment: [{name: crop, padding: 0}]}", "data.augment.0.crop.padding"),

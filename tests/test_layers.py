@@ -31,7 +31,7 @@ def test_imports_go_down_only() -> None:
         ("data/store.py", "from fasttrain.training import clock"),
         ("models/cnn.py", "from fasttrain.data import plan"),
         ("observe/journal.py", "from fasttrain.training import schedule"),
-        ("config.py", "import fasttrain.data.plan"),
+        ("config/fields.py", "import fasttrain.data.plan"),
         ("training/step.py", "import accelerate"),
         ("data/resident.py", "import nvidia.dali"),
         ("observe/progress.py", "import wandb"),

@@ -42,7 +42,7 @@ def _explain_one(problem: Any, keys: tuple[str, ...], sections: Sections) -> str
     dotted = ".".join(keys)
     if problem["type"] == "extra_forbidden":
         valid = list(dict.fromkeys(key for section in sections for key in section.model_fields))
-        hint = nearest(keys[-1], valid) or _elsewhere(keys[-1])
+        hint = nearest(keys[-1], valid) or (_elsewhere(keys[-1]) if len(keys) == 1 else "")
         return f"unknown key {dotted!r}{hint} (known here: {', '.join(valid)})"
     if problem["type"] in ("model_type", "model_attributes_type"):
         return f"{dotted}: a section of settings belongs here (it is {problem['input']!r})"
