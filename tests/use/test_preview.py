@@ -35,7 +35,15 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Store:
     images = generator.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
     split = Split(images, np.arange(20) % 2)
     small = Store(
-        "small", tmp_path, ("ant", "bee"), split, split, (120.0,) * 3, (60.0,) * 3, "0" * 16
+        "small",
+        tmp_path,
+        ("ant", "bee"),
+        split,
+        split,
+        (120.0,) * 3,
+        (60.0,) * 3,
+        "0" * 16,
+        "1" * 16,
     )
     monkeypatch.setattr(sources, "open_dataset", lambda *_: small)
     return small
