@@ -6,6 +6,7 @@ Arguments: the file that the main rank writes its findings to.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,12 @@ def main() -> None:
         found[str(parts)] = {"weights": weights.tolist(), "reductions": reductions}
     if runtime.is_main:
         Path(sys.argv[1]).write_text(json.dumps(found))
+    if runtime.world > 1:
+        dist.barrier()
     runtime.close()
+    # The profiler and gloo sometimes abort while the interpreter is taken down; all is written.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
