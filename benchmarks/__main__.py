@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmarks import record
+from fasttrain.cli import Group
+
+if TYPE_CHECKING:
+    from benchmarks.contest import Contestant
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Measure, print a table, and keep a record of every repetition."""
+    # The compiler looks for CUDA wherever its tools are installed, and warns in vain.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,15 +58,76 @@ def augment(quick: bool, records: Path) -> None:
     click.echo(f"record: {record.save(outcome, 'augment', quick, records)}")
 
 
+def _of_runs(command: Callable[..., Any]) -> Callable[..., Any]:
+    seeds = click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
+    keep = click.option(
+        "--keep", type=_FOLDER, help="Where the runs stay; runs begun there are finished."
+    )
+    return seeds(keep(_common(command)))
+
+
+@contextmanager
+def _kept(keep: Path | None) -> Iterator[Path]:
+    """The folder of the runs; without one asked for they are not kept."""
+    if keep is not None:
+        yield keep
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @main.command()
 @click.option("--config", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
-@_common
-def accuracy(config: Path, seeds: int, quick: bool, records: Path) -> None:
+@_of_runs
+def accuracy(config: Path, seeds: int, keep: Path | None, quick: bool, records: Path) -> None:
     """What a recipe reaches over several seeds, and how long it takes."""
     from benchmarks.accuracy import measure
 
-    _conclude(measure(config, seeds, quick), f"accuracy-{config.stem}", quick, records)
+    with _kept(keep) as folder:
+        outcome = measure(config, seeds, quick, folder)
+    _conclude(outcome, f"accuracy-{config.stem}", quick, records)
 
 
-main()
+@main.command()
+@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True)
+@_of_runs
+def ladder(epochs: int, **options: Any) -> None:
+    """Whether every stage is above the one before it, at a reduced number of epochs."""
+    from benchmarks.contest import LADDER
+
+    _contest("ladder", LADDER, epochs, **options)
+
+
+@main.command()
+@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True)
+@_of_runs
+def control(epochs: int, **options: Any) -> None:
+    """One branch, uniform weights, learned attention: equal parameters and multiply-adds."""
+    from benchmarks.contest import CONTROL
+
+    _contest("control", CONTROL, epochs, **options)
+
+
+def _contest(
+    name: str,
+    contestants: tuple[Contestant, ...],
+    epochs: int,
+    seeds: int,
+    keep: Path | None,
+    quick: bool,
+    records: Path,
+) -> None:
+    from benchmarks import contest
+
+    if quick:
+        seeds, epochs = 1, 1
+    with _kept(keep) as folder:
+        outcome = contest.measure(f"the {name}", contestants, seeds, epochs, folder)
+    contest.show(outcome)
+    for line in contest.steps(outcome):
+        click.echo(line)
+    click.echo(f"record: {record.save(outcome, name, quick, records)}")
+
+
+if __name__ == "__main__":
+    main()

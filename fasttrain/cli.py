@@ -19,7 +19,7 @@ from fasttrain.errors import FasttrainError
 _PATH = click.Path(path_type=Path)
 
 
-class _Group(click.Group):
+class Group(click.Group):
     """Ends every expected failure with one line and its exit code, and never a traceback."""
 
     def main(
@@ -55,7 +55,7 @@ def _tell(message: str, code: int) -> int:
     return code
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fasttrain")
 def main() -> None:
     """Train CIFAR-10-class image classifiers as fast as the hardware allows."""

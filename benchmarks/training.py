@@ -1,0 +1,36 @@
+"""One whole `fasttrain train`, in a process of its own, that survives being cut off."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fasttrain.files import write_text
+
+_ATTEMPTS = "attempts.json"  # the seconds of every process that worked on the run
+
+
+def train(config: Path, overrides: list[str], folder: Path) -> dict[str, Any]:
+    """Train `config` in `folder`, or go on with what is there; return what it came to.
+
+    A run that is already finished is not repeated. `wall_seconds` is the time of all processes
+    that worked on it, from start to exit.
+    """
+    attempts = folder.parent / f"{folder.name}-{_ATTEMPTS}"
+    seconds: list[float] = json.loads(attempts.read_text()) if attempts.exists() else []
+    result = folder / "result.json"
+    if not result.exists():
+        command = [sys.executable, "-m", "fasttrain", "train", str(config), *overrides]
+        resume = ["--resume"] if (folder / "config.yaml").exists() else []
+        start = time.perf_counter()
+        try:
+            subprocess.run([*command, "--run-dir", str(folder), *resume], check=True)  # noqa: S603
+        finally:
+            seconds.append(time.perf_counter() - start)
+            write_text(attempts, json.dumps(seconds))
+    found: dict[str, Any] = json.loads(result.read_text())
+    return {**found, "overrides": overrides, "wall_seconds": sum(seconds), "attempts": len(seconds)}
