@@ -78,13 +78,21 @@ def _kept(keep: Path | None) -> Iterator[Path]:
 
 @main.command()
 @click.option("--config", type=click.Path(path_type=Path, exists=True), required=True)
+@click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
 @_of_runs
-def accuracy(config: Path, seeds: int, keep: Path | None, quick: bool, records: Path) -> None:
+def accuracy(
+    config: Path,
+    overrides: tuple[str, ...],
+    seeds: int,
+    keep: Path | None,
+    quick: bool,
+    records: Path,
+) -> None:
     """What a recipe reaches over several seeds, and how long it takes."""
     from benchmarks.accuracy import measure
 
     with _kept(keep) as folder:
-        outcome = measure(config, seeds, quick, folder)
+        outcome = measure(config, overrides, seeds, quick, folder)
     _conclude(outcome, f"accuracy-{config.stem}", quick, records)
 
 
