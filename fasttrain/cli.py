@@ -70,14 +70,21 @@ def _overrides(command: Callable[..., None]) -> Callable[..., None]:
 @_overrides
 @click.option("--run-dir", type=_PATH, help="Folder to write; by default a new one in runs/.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir.")
-def train(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
+@click.option("--allow-changes", is_flag=True, help="... also under other settings.")
+def train(
+    config: Path,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    resume: bool,
+    allow_changes: bool,
+) -> None:
     """Train as CONFIG says; KEY.PATH=VALUE changes a setting, such as train.epochs=20."""
     from fasttrain.config import load
 
     settings = load(config, overrides)
-    from fasttrain.training.loop import run
+    from fasttrain.training.run import run
 
-    folder, result = run(settings, run_dir, resume)
+    folder, result = run(settings, run_dir, resume, changed=allow_changes)
     if os.environ.get("RANK", "0") == "0":
         _print_result(folder.path, result)
 

@@ -1,0 +1,108 @@
+"""A run, from its configuration to its result and its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fasttrain import models
+from fasttrain.config import Config
+from fasttrain.data import sources
+from fasttrain.errors import DivergedError, FasttrainError, StoppedError, UserError
+from fasttrain.interrupts import StopRequest
+from fasttrain.observe import folder as folders
+from fasttrain.observe.folder import Outcome, RunFolder
+from fasttrain.observe.progress import working
+from fasttrain.runtime import Runtime
+from fasttrain.training import parts
+from fasttrain.training.loop import Training
+from fasttrain.watchdog import Watchdog
+
+Result = dict[str, Any]
+
+_OUTCOMES: dict[type[FasttrainError], Outcome] = {
+    StoppedError: "stopped",
+    DivergedError: "diverged",
+    UserError: "refused",
+}
+
+
+def run(
+    config: Config,
+    run_dir: Path | None = None,
+    resume: bool = False,
+    console: Console | None = None,
+    changed: bool = False,
+) -> tuple[RunFolder, Result]:
+    """Train as configured; return the run folder and what its `result.json` holds.
+
+    `outcome.json` in the run folder says how it ended, and with which exit code.
+
+    Args:
+        config: The run.
+        run_dir: Where to write; by default a new folder under `runs/`.
+        resume: Go on with the run in `run_dir`, from its newest whole checkpoint.
+        console: Where progress is shown; by default standard error.
+        changed: Go on with it under other settings than it was begun with.
+
+    Raises:
+        UserError: the configuration cannot be run here.
+        DivergedError: the loss or a gradient is not a finite number any more.
+        StoppedError: a signal asked for it; a checkpoint was written.
+    """
+    parts.check(config)
+    runtime = Runtime(config.train)
+    try:
+        parts.check_world(config, runtime.world)
+        if console is None or not runtime.is_main:
+            console = Console(stderr=True, markup=False, quiet=not runtime.is_main)
+        folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume, changed))
+        with ExitStack() as held, StopRequest() as stop:
+            runtime.on_main(lambda: held.enter_context(folder.alone()))
+            result = _recorded(
+                folder,
+                runtime,
+                lambda: _train(config, runtime, folder, console, resume, stop),
+            )
+        return folder, result
+    finally:
+        runtime.close()
+
+
+def _train(
+    config: Config,
+    runtime: Runtime,
+    folder: RunFolder,
+    console: Console,
+    resume: bool,
+    stop: StopRequest,
+) -> Result:
+    with working(console) as progress:
+        store = sources.open_dataset(config.data, progress)
+    models.check(config.model, store.size)
+    seconds = 60 * config.train.watchdog.value if config.train.watchdog else None
+    with Watchdog(seconds, folder.stacks(runtime.rank)) as watchdog:
+        training = Training(config, runtime, store, folder, console, stop, watchdog)
+        return training.run(resume)
+
+
+def _recorded(folder: RunFolder, runtime: Runtime, train: Callable[[], Result]) -> Result:
+    """Train; keep in the run folder how it went, whatever happens."""
+    if not runtime.is_main:
+        return train()
+    folder.conclude("running", None)
+    try:
+        result = train()
+        folder.finish(result)
+    except FasttrainError as error:
+        folder.conclude(_OUTCOMES[type(error)], error.exit_code, str(error))
+        raise
+    except BaseException as error:
+        folder.conclude("failed", 1, f"{type(error).__name__}: {error}")
+        raise
+    folder.conclude("complete", 0)
+    return result
