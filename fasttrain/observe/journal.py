@@ -46,6 +46,10 @@ class Journal:
         path: The file; `None` on ranks that only take part, whose records go nowhere.
         sinks: Who is shown every record.
         tell: Shows the user a line.
+        records: How many the file holds already.
+
+    Attributes:
+        records: How many it holds now.
 
     Raises:
         UserError: there is no right to write there.
@@ -56,10 +60,11 @@ class Journal:
         path: Path | None,
         sinks: Sequence[Sink] = (),
         tell: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - silent
+        records: int = 0,
     ) -> None:
         self._path = path or Path(os.devnull)
         self._sinks, self._tell = sinks, tell
-        self._waiting = b""
+        self._waiting, self.records = b"", records
         with explain_write_errors(self._path):
             self._file = self._path.open("ab", buffering=0)
 
@@ -68,6 +73,7 @@ class Journal:
         line = json.dumps(record) + "\n"
         told = bool(self._waiting)
         self._waiting += line.encode()
+        self.records += 1
         try:
             self._append()
         except OSError as error:

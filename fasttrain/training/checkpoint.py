@@ -14,13 +14,15 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError  # only its name: nothing is unpickled here
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from fasttrain.errors import UserError
@@ -90,10 +92,11 @@ def save(root: Path, snapshot: Snapshot, keep: int, best: bool = False) -> Path:
             return target  # and has nothing to add; there is no moment without a checkpoint
         shutil.rmtree(target)
     with atomic_folder(target) as aside:
-        save_file(snapshot.weights, aside / _WEIGHTS)
+        # By way of memory: the libraries' own writers hide that a disk is full.
+        (aside / _WEIGHTS).write_bytes(serialize(snapshot.weights))
         if snapshot.averaged is not None:
-            save_file(snapshot.averaged, aside / _AVERAGED)
-        torch.save(snapshot.state, aside / "state.pt")
+            (aside / _AVERAGED).write_bytes(serialize(snapshot.averaged))
+        (aside / "state.pt").write_bytes(_serialize_state(snapshot.state))
         digests = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
         manifest = {
             "format": _FORMAT,
@@ -104,6 +107,12 @@ def save(root: Path, snapshot: Snapshot, keep: int, best: bool = False) -> Path:
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=2))
     _retire(root, target, keep, best)
     return target
+
+
+def _serialize_state(state: dict[str, Any]) -> bytes:
+    content = BytesIO()
+    torch.save(state, content)
+    return content.getvalue()
 
 
 def _retire(root: Path, target: Path, keep: int, best: bool) -> None:

@@ -16,10 +16,10 @@ from rich.console import Console
 from fasttrain import models
 from fasttrain.config import Config, Duration
 from fasttrain.data.store import Store
-from fasttrain.errors import DivergedError, StoppedError
+from fasttrain.errors import DivergedError, StoppedError, UserError
 from fasttrain.interrupts import StopRequest
 from fasttrain.observe.folder import RunFolder
-from fasttrain.observe.journal import Journal, Sink
+from fasttrain.observe.journal import Journal, Record, Sink
 from fasttrain.observe.progress import ProgressLine
 from fasttrain.observe.wandb import WandbSink
 from fasttrain.runtime import Runtime
@@ -100,16 +100,21 @@ class Training:
             f"loader {self.loader.name} ({reason})"
         )
 
-    def run(self, resume: bool) -> dict[str, Any]:
+    def run(self, resume: bool, changed: bool = False) -> dict[str, Any]:
         """Train from the start or the newest checkpoint to the end; return the result.
 
+        Args:
+            resume: Go on from the newest checkpoint.
+            changed: ... also when the journal lacks something.
+
         Raises:
+            UserError: what is there does not fit together.
             DivergedError: the loss or a gradient is not a finite number any more.
             StoppedError: a signal asked for it; a checkpoint was written.
         """
         began = time.perf_counter()
         first = self._restore() if resume else 0
-        with self._closing(self._open_journal(first)):
+        with self._closing(self._open_journal(first, changed)):
             self.clock.start()
             if first and self._evaluation_is_due(first) and not self._is_scored(first):
                 self._evaluate(first, "validation")  # the run was stopped before or in it
@@ -302,6 +307,7 @@ class Training:
     def _save(self, done: int) -> None:
         """Copy the run's state and begin to write it."""
         self.journal.sync()
+        self.state.journal = self.journal.records
         scored, score = self.scores.get("validation", (0, None))
         snapshot = self.state.snapshot(done, score.accuracy if score and scored == done else None)
         if snapshot is not None:
@@ -322,9 +328,20 @@ class Training:
         self._saved = self.state.restore(newest)
         return self._saved
 
-    def _open_journal(self, first: int) -> Journal:
+    def _begin_folder(self, first: int, changed: bool) -> list[Record]:
+        """Cut the journal back to where the run goes on, and see whether it is whole."""
+        kept = self.folder.begin(self.config, first)
+        if first and len(kept) != self.state.journal and not changed:
+            raise UserError(
+                f"{self.folder.journal} holds {len(kept)} records up to step {first}, and "
+                f"{self.state.journal} were written; put back what is missing, or add "
+                "--allow-changes to go on without"
+            )
+        return kept
+
+    def _open_journal(self, first: int, changed: bool) -> Journal:
         """Begin the run folder, or cut its journal back to where the run goes on."""
-        kept = self.runtime.on_main(lambda: self.folder.begin(self.config, first))
+        kept = self.runtime.on_main(lambda: self._begin_folder(first, changed))
         for record in kept:
             if record["kind"] == "evaluation":
                 found = Score(record["loss"], record["accuracy"], record["count"])
@@ -336,7 +353,7 @@ class Training:
             sinks.append(WandbSink(self.config, self.folder.path, self.console))
         start = f"goes on at step {first}" if first else f"{self.total} steps"
         self._tell(f"{self.folder.path}: {start}; {self._where}")
-        return Journal(self.folder.journal, sinks, self._tell)
+        return Journal(self.folder.journal, sinks, self._tell, len(kept))
 
     def _result(self, seconds: float) -> dict[str, Any]:
         """What the run came to; every figure of time says what it leaves out (see `Clock`)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def run(
             result = _recorded(
                 folder,
                 runtime,
-                lambda: _train(config, runtime, folder, console, resume, stop),
+                lambda: _train(config, runtime, folder, console, resume, changed, stop),
             )
         return folder, result
     finally:
@@ -79,6 +79,7 @@ def _train(
     folder: RunFolder,
     console: Console,
     resume: bool,
+    changed: bool,
     stop: StopRequest,
 ) -> Result:
     with working(console) as progress:
@@ -87,7 +88,7 @@ def _train(
     seconds = 60 * config.train.watchdog.value if config.train.watchdog else None
     with Watchdog(seconds, folder.stacks(runtime.rank)) as watchdog:
         training = Training(config, runtime, store, folder, console, stop, watchdog)
-        return training.run(resume)
+        return training.run(resume, changed)
 
 
 def _recorded(folder: RunFolder, runtime: Runtime, train: Callable[[], Result]) -> Result:
@@ -98,11 +99,16 @@ def _recorded(folder: RunFolder, runtime: Runtime, train: Callable[[], Result]) 
     try:
         result = train()
         folder.finish(result)
-    except FasttrainError as error:
-        folder.conclude(_OUTCOMES[type(error)], error.exit_code, str(error))
-        raise
     except BaseException as error:
-        folder.conclude("failed", 1, f"{type(error).__name__}: {error}")
+        with suppress(UserError):  # of the disk: what happened first is what matters
+            _conclude(folder, error)
         raise
     folder.conclude("complete", 0)
     return result
+
+
+def _conclude(folder: RunFolder, error: BaseException) -> None:
+    if isinstance(error, FasttrainError):
+        folder.conclude(_OUTCOMES[type(error)], error.exit_code, str(error))
+    else:
+        folder.conclude("failed", 1, f"{type(error).__name__}: {error}")

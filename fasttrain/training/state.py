@@ -18,7 +18,7 @@ from fasttrain.training.clock import Clock
 from fasttrain.training.optim import Optimizers
 from fasttrain.training.step import NEVER, TrainingStep
 
-_PARTS = ("step", "plan", "data", "optimizer", "clock", "totals", "rollbacks")
+_PARTS = ("step", "plan", "data", "optimizer", "clock", "totals", "rollbacks", "journal")
 
 
 @dataclass
@@ -31,6 +31,7 @@ class State:
         plan: Fingerprint of the batches.
         data: Digest of the pictures.
         rollbacks: How often the run went back to a checkpoint after it had diverged.
+        journal: How many records the journal holds, at the last snapshot or restoring.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class State:
     plan: str
     data: str
     rollbacks: int = 0
+    journal: int = 0
 
     def snapshot(self, done: int, score: float | None) -> Snapshot | None:
         """Copy everything to the host after `done` steps; every rank calls it, the main gets it.
@@ -63,6 +65,7 @@ class State:
                 "clock": self.clock.state(),
                 "totals": checkpoint.copy(totals),
                 "rollbacks": self.rollbacks,
+                "journal": self.journal,
             },
             score=score,
         )
@@ -87,7 +90,7 @@ class State:
             checkpoint.load_weights(folder, self.average.model, averaged=True)
         self.optimizer.load_state_dict(state["optimizer"])
         self.clock.restore(state["clock"])
-        self.rollbacks = state["rollbacks"]
+        self.rollbacks, self.journal = state["rollbacks"], state["journal"]
         self._take_totals(state["totals"])
         return int(state["step"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,14 @@ def test_a_skipped_step_leaves_everything_as_it_was(
     step = TrainingStep(model, optimizer, runtime, train, 0)
     step(0, pictures(0), 1.0)
     step.take_totals()
-    before = checkpoint.copy([dict(model.state_dict()), optimizer.state_dict()])
+    before = checkpoint.copy({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
     step(1, pictures(1, bad=True), 1.0)
-    after = [dict(model.state_dict()), optimizer.state_dict()]
-    for old, new in zip(flat({0: before[0], 1: before[1]}), flat(dict(enumerate(after)))):
+    after = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    for old, new in zip(flat(before), flat(after), strict=True):
         assert torch.equal(old, new)
     assert step.take_totals().tolist() == [0, 0, 0, 0, 8]
     step(2, pictures(2), 1.0)
-    assert not torch.equal(before[0]["head.weight"], model.state_dict()["head.weight"])
+    assert not torch.equal(before["model"]["head.weight"], model.state_dict()["head.weight"])
     assert step.take_totals()[2:].tolist()[::2] == [8, 0]
 
 
@@ -85,7 +86,7 @@ def test_steps_that_may_be_skipped_train_as_others(
         step = TrainingStep(model, optim.build(chosen, model), runtime, train, 0, average)
         for at in range(3):
             step(at, pictures(at), 1.0)
-        ends.append({**model.state_dict(), **{"average": next(average.model.parameters())}})
+        ends.append({**model.state_dict(), "average": next(average.model.parameters())})
     for name, value in ends[0].items():
         assert torch.equal(value, ends[1][name]), name
 
@@ -188,11 +189,16 @@ def test_a_run_that_went_back_and_was_cut_off_ends_as_one_that_was_not(
         spoiled = TrainingStep.__call__
 
         def cut_off(
-            self: TrainingStep, step: int, batch: Pictures, factor: float, at: int = cut
+            self: TrainingStep,
+            step: int,
+            batch: Pictures,
+            factor: float,
+            at: int = cut,
+            whole: Callable[..., None] = spoiled,
         ) -> None:
             if step == at and self.totals.isfinite().all():
                 raise KeyboardInterrupt
-            spoiled(self, step, batch, factor)
+            whole(self, step, batch, factor)
 
         with monkeypatch.context() as patch:
             patch.setattr(TrainingStep, "__call__", cut_off)
