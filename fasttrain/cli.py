@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from fasttrain.errors import FasttrainError
+from fasttrain.redact import redact
 
 _PATH = click.Path(path_type=Path)
 
@@ -42,6 +44,11 @@ class Group(click.Group):
             code = _tell(f"{error.format_message()} (fasttrain --help tells more)", 2)
         except click.Abort:
             code = _tell("interrupted", 130)
+        except Exception:
+            if not standalone_mode:
+                raise
+            click.echo(redact(traceback.format_exc()), err=True)  # of a bug, but without secrets
+            code = 1
         if standalone_mode:
             sys.exit(code)
         return code
@@ -51,7 +58,7 @@ def _tell(message: str, code: int) -> int:
     """Write one line, with the rank that it comes from where there are several."""
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     place = f" (rank {os.environ.get('RANK', '0')})" if several else ""
-    click.echo(f"fasttrain{place}: {message}", err=True)
+    click.echo(redact(f"fasttrain{place}: {message}"), err=True)
     return code
 
 

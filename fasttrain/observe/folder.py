@@ -18,6 +18,7 @@ from fasttrain.errors import UserError
 from fasttrain.files import check_writable, explain_write_errors, write_text
 from fasttrain.observe import environment
 from fasttrain.observe.journal import Record, cut_back
+from fasttrain.redact import redact
 
 Outcome = Literal["running", "complete", "stopped", "diverged", "refused", "failed"]
 
@@ -63,7 +64,7 @@ class RunFolder:
         Raises:
             UserError: there is no room, or no right to write there.
         """
-        write_text(self.config, config.to_yaml())
+        write_text(self.config, redact(config.to_yaml()))
         _write_json(self.path / "environment.json", environment.describe())
         return cut_back(self.journal, step)
 
@@ -110,7 +111,7 @@ class RunFolder:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text(path, redact(json.dumps(content, indent=2)) + "\n")
 
 
 def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = False) -> RunFolder:

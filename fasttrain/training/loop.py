@@ -21,7 +21,8 @@ from fasttrain.interrupts import StopRequest
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.journal import Journal, Record, Sink
 from fasttrain.observe.progress import ProgressLine
-from fasttrain.observe.wandb import WandbSink
+from fasttrain.observe.tracking import WandbSink
+from fasttrain.redact import redact
 from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, checks, optim, parts, schedule
 from fasttrain.training.average import Average
@@ -350,7 +351,7 @@ class Training:
             return Journal(None)
         sinks: list[Sink] = [ProgressLine(self.config, first, self.total, self.console)]
         if self.config.track.wandb != "disabled":
-            sinks.append(WandbSink(self.config, self.folder.path, self.console))
+            sinks.append(WandbSink(self.config.track, self.folder.path, self.console))
         start = f"goes on at step {first}" if first else f"{self.total} steps"
         self._tell(f"{self.folder.path}: {start}; {self._where}")
         return Journal(self.folder.journal, sinks, self._tell, len(kept))
@@ -384,7 +385,7 @@ class Training:
         }
 
     def _tell(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(redact(line), highlight=False, soft_wrap=True)
 
     def _steps(self, duration: Duration) -> int:
         return to_steps(duration, self.plan.steps_per_epoch, self.total)

@@ -109,9 +109,10 @@ def test_a_disk_that_stays_full_keeps_the_last_good_checkpoint(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = small_disk / "run"
-    at_step(monkeypatch, 7, lambda: fill(small_disk))
-    with pytest.raises(UserError, match="no space left"):
-        train(recipe(), folder)  # its result cannot be written
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, lambda: fill(small_disk))
+        with pytest.raises(UserError, match="no space left"):
+            train(recipe(), folder)  # its result cannot be written
     assert checkpoint.newest(folder / "checkpoints") == (folder / "checkpoints/step-00000006", [])
     (small_disk / "ballast").unlink()
     assert "goes on at step 6;" in train(recipe(), folder, resume=True)
