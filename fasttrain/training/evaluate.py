@@ -69,16 +69,17 @@ class Evaluator:
         )
         self._warm: set[int] = set()
 
-    def warm_up(self, evaluation: Evaluation, size: tuple[int, int]) -> None:
-        """Let the code for this batch size be generated, on an empty batch, once."""
+    def warm_up(self, evaluation: Evaluation, size: tuple[int, int]) -> bool:
+        """Let the code for this batch size be generated, on an empty batch; say if it was new."""
         share = evaluation.plan.batch_size // self._runtime.world
         if share in self._warm:
-            return
+            return False
         self._warm.add(share)
         device = self._runtime.device
         images = torch.zeros(share, 3, *size, device=device)
         labels = torch.zeros(share, dtype=torch.int64, device=device)
         self._sums(Pictures(images.to(memory_format=torch.channels_last), labels, 0))
+        return True
 
     def __call__(self, evaluation: Evaluation, between: Callable[[], None] = lambda: None) -> Score:
         """Make one pass; the model is left in evaluation mode.

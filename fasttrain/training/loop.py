@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Literal
@@ -57,6 +57,7 @@ class Training:
         console: Where the main rank shows progress.
         stop: Whether this process was asked to stop.
         watchdog: Is told that the run is alive.
+        compiled: Is told when code was generated.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class Training:
         console: Console,
         stop: StopRequest,
         watchdog: Watchdog,
+        compiled: Callable[[], None],
     ) -> None:
         self.config, self.runtime, self.store = config, runtime, store
         self.folder, self.console, self.stop, self.watchdog = folder, console, stop, watchdog
+        self._compiled = compiled
         self.plan = parts.training_plan(config, store)
         self.total = config.train.epochs * self.plan.steps_per_epoch
         odd = checks.oddities(config, self.plan.steps_per_epoch)
@@ -158,6 +161,8 @@ class Training:
             self.step(done - 1, pictures, factor)
             clock.lap("train" if compiled else "compile")
             clock.images += config.data.batch_size if compiled else 0
+            if not compiled:
+                self._compiled()
             self.watchdog.alive()
 
             if is_due(done, log_every, total) or done % self.plan.steps_per_epoch == 0:
@@ -217,7 +222,8 @@ class Training:
                 self.config, self.store, pictures, self.runtime
             )
         evaluation = self._evaluations[split]
-        self.evaluator.warm_up(evaluation, self.store.size)
+        if self.evaluator.warm_up(evaluation, self.store.size):
+            self._compiled()
         self.clock.lap("compile")
         score = self.evaluator(evaluation, lambda: self._abandon_if_asked(done))
         if not math.isfinite(score.loss):

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from fasttrain import models
+from fasttrain.compiled import CompiledCode, key
 from fasttrain.config import Config
 from fasttrain.data import sources
+from fasttrain.data.store import cache_folder
 from fasttrain.errors import DivergedError, FasttrainError, StoppedError, UserError
 from fasttrain.interrupts import StopRequest
 from fasttrain.observe import folder as folders
 from fasttrain.observe.folder import Outcome, RunFolder
 from fasttrain.observe.progress import working
+from fasttrain.redact import redact
 from fasttrain.runtime import Runtime
 from fasttrain.training import parts
 from fasttrain.training.loop import Training
@@ -86,9 +89,29 @@ def _train(
         store = sources.open_dataset(config.data, progress)
     models.check(config.model, store.size)
     seconds = 60 * config.train.watchdog.value if config.train.watchdog else None
-    with Watchdog(seconds, folder.stacks(runtime.rank)) as watchdog:
-        training = Training(config, runtime, store, folder, console, stop, watchdog)
+    with (
+        Watchdog(seconds, folder.stacks(runtime.rank)) as watchdog,
+        _compiled_code(config, runtime, folder, console) as compiled,
+    ):
+        training = Training(config, runtime, store, folder, console, stop, watchdog, compiled.seal)
         return training.run(resume, changed)
+
+
+@contextmanager
+def _compiled_code(
+    config: Config, runtime: Runtime, folder: RunFolder, console: Console
+) -> Iterator[CompiledCode]:
+    """The compiler's folder; all ranks use the one that the main rank has prepared."""
+    shapes = [config.model.model_dump_json(), config.train.precision, str(config.data.batch_size)]
+    name = key(runtime.device, " ".join(shapes))
+    code = CompiledCode(
+        name, folder.path, cache_folder(),
+        lambda line: console.print(redact(line), highlight=False, soft_wrap=True),
+        active=runtime.compile, main=runtime.is_main,
+    )  # fmt: skip
+    with code:
+        code.use(runtime.on_main(code.prepare))
+        yield code
 
 
 def _recorded(folder: RunFolder, runtime: Runtime, train: Callable[[], Result]) -> Result:
