@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,23 +66,27 @@ class RunFolder:
             UserError: there is no room, or no right to write there.
         """
         write_text(self.config, redact(config.to_yaml()))
+        self.conclude("running", None)
         _write_json(self.path / "environment.json", environment.describe())
         return cut_back(self.journal, step)
 
     def conclude(self, outcome: Outcome, exit_code: int | None, message: str = "") -> None:
         """Write how the run stands; `exit_code` is `None` while it goes on."""
         about = {"outcome": outcome, "exit_code": exit_code, "message": message}
-        _write_json(self.outcome, about)
+        if self.config.exists():  # else no run has begun
+            _write_json(self.outcome, about)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other processes from working in the folder meanwhile.
 
-        The system lets go of the lock when the process ends, however it ends.
+        The system lets go of the lock when the process ends, however it ends. A folder in which
+        no run began, because something was wrong, is taken away again.
 
         Raises:
             UserError: another one works there, or the folder cannot be written.
         """
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock", timeout=0)
@@ -95,6 +100,11 @@ class RunFolder:
         try:
             yield
         finally:
+            if made and not self.config.exists():
+                shutil.rmtree(self.path, ignore_errors=True)
+                with suppress(OSError):  # others may use them by now
+                    for parent in made[1:]:
+                        parent.rmdir()
             lock.release()
 
     def finish(self, result: dict[str, Any]) -> None:

@@ -118,7 +118,6 @@ def _recorded(folder: RunFolder, runtime: Runtime, train: Callable[[], Result]) 
     """Train; keep in the run folder how it went, whatever happens."""
     if not runtime.is_main:
         return train()
-    folder.conclude("running", None)
     try:
         result = train()
         folder.finish(result)
