@@ -66,9 +66,9 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_the_undisturbed_one(
 def test_a_rank_that_stands_still_ends_the_job_with_the_stacks_of_the_others(
     tmp_path: Path,
 ) -> None:
-    settled = {**ENDLESS, "train": {**ENDLESS["train"], "watchdog": "0.1min"}}
+    settled = {**ENDLESS, "train": {**ENDLESS["train"], "watchdog": "0.07min"}}
     command = launched(2)
-    with Run(tmp_path, settled, command).start(PET_SHUTDOWN_TIMEOUT="2") as run:
+    with Run(tmp_path, settled, command).start(PET_SHUTDOWN_TIMEOUT="1") as run:
         run.wait_until_trained(15)
         start = time.monotonic()
         run.ranks()[1].send_signal(signal.SIGSTOP)
