@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test test-long check bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/fasttrain train configs/demo.yaml
@@ -13,6 +13,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+test-long: $(INSTALLED)
+	$(BIN)/python -m pytest -m long
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

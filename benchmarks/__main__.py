@@ -97,6 +97,16 @@ def accuracy(
 
 
 @main.command()
+@click.option("--config", type=click.Path(path_type=Path, exists=True), required=True)
+@_common
+def checkpoint(config: Path, quick: bool, records: Path) -> None:
+    """What a checkpoint every 100 steps costs."""
+    from benchmarks.checkpoint import measure
+
+    _conclude(measure(config, quick), "checkpoint", quick, records)
+
+
+@main.command()
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True)
 @_of_runs
 def ladder(epochs: int, **options: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from fasttrain.errors import FasttrainError
+from fasttrain.redact import redact
 
 _PATH = click.Path(path_type=Path)
 
@@ -42,6 +44,11 @@ class Group(click.Group):
             code = _tell(f"{error.format_message()} (fasttrain --help tells more)", 2)
         except click.Abort:
             code = _tell("interrupted", 130)
+        except Exception:
+            if not standalone_mode:
+                raise
+            click.echo(redact(traceback.format_exc()), err=True)  # of a bug, but without secrets
+            code = 1
         if standalone_mode:
             sys.exit(code)
         return code
@@ -51,7 +58,7 @@ def _tell(message: str, code: int) -> int:
     """Write one line, with the rank that it comes from where there are several."""
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     place = f" (rank {os.environ.get('RANK', '0')})" if several else ""
-    click.echo(f"fasttrain{place}: {message}", err=True)
+    click.echo(redact(f"fasttrain{place}: {message}"), err=True)
     return code
 
 
@@ -70,14 +77,21 @@ def _overrides(command: Callable[..., None]) -> Callable[..., None]:
 @_overrides
 @click.option("--run-dir", type=_PATH, help="Folder to write; by default a new one in runs/.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir.")
-def train(config: Path, overrides: tuple[str, ...], run_dir: Path | None, resume: bool) -> None:
+@click.option("--allow-changes", is_flag=True, help="... also under other settings.")
+def train(
+    config: Path,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    resume: bool,
+    allow_changes: bool,
+) -> None:
     """Train as CONFIG says; KEY.PATH=VALUE changes a setting, such as train.epochs=20."""
     from fasttrain.config import load
 
     settings = load(config, overrides)
-    from fasttrain.training.loop import run
+    from fasttrain.training.run import run
 
-    folder, result = run(settings, run_dir, resume)
+    folder, result = run(settings, run_dir, resume, changed=allow_changes)
     if os.environ.get("RANK", "0") == "0":
         _print_result(folder.path, result)
 

@@ -21,6 +21,12 @@ class DivergedError(FasttrainError):
     exit_code = 3
 
 
+class StoppedError(FasttrainError):
+    """A signal stopped the run and a checkpoint was written: run it again, and it goes on."""
+
+    exit_code = 75
+
+
 def nearest(name: str, valid: list[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest valid name, or an empty string."""
     from difflib import get_close_matches

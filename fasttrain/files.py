@@ -54,7 +54,8 @@ def check_writable(folder: Path) -> None:
         if not there.is_dir():
             raise OSError(errno.ENOTDIR, "not a folder", str(there))
         if not os.access(there, os.W_OK | os.X_OK):
-            raise OSError(errno.EACCES, "not writable", str(there))
+            mounted_so = os.statvfs(there).f_flag & os.ST_RDONLY
+            raise OSError(errno.EROFS if mounted_so else errno.EACCES, "", str(there))
 
 
 def _fsync(path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sysconfig
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -24,11 +25,12 @@ from torch import Tensor, nn
 
 from fasttrain.config import Train
 from fasttrain.errors import UserError
+from fasttrain.interrupts import follow_launcher
 
 T = TypeVar("T")
 
 _PRECISIONS: dict[str, Literal["no", "bf16"]] = {"fp32": "no", "bf16": "bf16"}
-_COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+_FOR_EVER = timedelta(days=7)  # where no watchdog was wanted
 
 
 class Runtime:
@@ -58,11 +60,13 @@ class Runtime:
         if not torch.cuda.is_available():
             # The compiler looks for CUDA wherever its tools are installed, and warns in vain.
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        follow_launcher()
+        timeout = timedelta(minutes=train.watchdog.value) if train.watchdog else _FOR_EVER
         self._accelerator = Accelerator(
             cpu=train.device == "cpu" or not torch.cuda.is_available(),
             mixed_precision=_PRECISIONS[train.precision],
             dynamo_backend="no",  # fasttrain compiles by itself
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_COLLECTIVE_TIMEOUT)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
         )
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
@@ -103,6 +107,14 @@ class Runtime:
             dist.all_reduce(values)
         return values
 
+    def gather(self, values: Tensor) -> list[Tensor]:
+        """The tensor of every rank, by rank; all have one shape."""
+        if self.world == 1:
+            return [values]
+        every = [torch.empty_like(values) for _ in range(self.world)]
+        dist.all_gather(every, values)
+        return every
+
     def share_buffers(self, module: nn.Module) -> None:
         """Give every rank the main rank's buffers, such as the running statistics of batch norm."""
         if self.world > 1:
@@ -123,6 +135,16 @@ class Runtime:
             raise answer
         return cast(T, answer)
 
+    def smallest(self, value: Tensor) -> Tensor:
+        """The smallest value of any rank, in place."""
+        if self.world > 1:
+            dist.all_reduce(value, op=dist.ReduceOp.MIN)
+        return value
+
+    def vote(self) -> Vote:
+        """A way to agree with the other ranks; all of them call this, and then vote as often."""
+        return Vote(self.world)
+
     def synchronize(self) -> None:
         """Wait until the device has done all it was given."""
         if self.device.type == "cuda":
@@ -132,6 +154,47 @@ class Runtime:
         """Leave the process group, so that another run may follow in this process."""
         self._accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+class Vote:
+    """Lets the ranks learn, a few steps later, what any of them wants.
+
+    All ranks get the same answer at the same step, and none waits for it: a vote has long
+    arrived when it is counted. It goes from host to host and leaves GPUs alone.
+
+    Args:
+        world: Number of ranks; every rank makes its own object at the same place.
+
+    Attributes:
+        LAG: How many votes later the answer comes, with several ranks.
+    """
+
+    LAG = 2  # steps; on GPUs the hosts of two ranks drift apart by no more than that
+
+    def __init__(self, world: int) -> None:
+        self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo")) if world > 1 else None
+        self._cast: deque[tuple[Tensor, dist.Work]] = deque()
+
+    def __call__(self, *wishes: bool) -> list[bool]:
+        """Say what this rank wants; return what any rank wanted, a few steps ago."""
+        if self._group is None:
+            return list(wishes)
+        ballot = torch.tensor(wishes, dtype=torch.uint8)
+        work = dist.all_reduce(ballot, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        self._cast.append((ballot, work))
+        if len(self._cast) <= self.LAG:
+            return [False] * len(wishes)
+        return self._count()
+
+    def close(self) -> None:
+        """Count what is left; all ranks have voted as often."""
+        while self._cast:
+            self._count()
+
+    def _count(self) -> list[bool]:
+        ballot, work = self._cast.popleft()
+        work.wait()
+        return [bool(wish) for wish in ballot.tolist()]
 
 
 def local_world() -> int:

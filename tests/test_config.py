@@ -75,7 +75,10 @@ train:
   log_every: 1234567steps
   evaluate_every: 12.5%
   processes: 2
-checkpoint: {every: 0.5min, keep: 4}
+  on_divergence: rollback
+  rollbacks: 5
+  watchdog: 1.5min
+checkpoint: {every: 0.5min, keep: 4, best: false}
 track: {wandb: offline, project: mine}
 """
     config = read(file, text)
@@ -561,3 +564,13 @@ def test_a_key_without_its_section_is_answered_with_its_home(file: Path) -> None
 
 def test_a_single_augmentation_needs_no_list(file: Path) -> None:
     assert read(file, "data: {augment: flip}").data.augment == (Flip(),)
+
+
+@pytest.mark.parametrize("value", ["5epochs", "10%", "0min", "soon"])
+def test_a_watchdog_waits_for_minutes(file: Path, value: str) -> None:
+    message = refusal(file, f"train: {{watchdog: {value}}}")
+    assert "train.watchdog" in message
+
+
+def test_a_watchdog_can_be_left_out(file: Path) -> None:
+    assert read(file, "train: {watchdog: null}").train.watchdog is None

@@ -70,8 +70,15 @@ def _countable(value: Duration) -> Duration:
     return value
 
 
+def _timed(value: Duration) -> Duration:
+    if value.unit != "min" or value.value == 0:
+        raise ValueError("this is a time in minutes, such as 10min or 0.5min")
+    return value
+
+
 DurationField = Annotated[Duration, BeforeValidator(_as_duration), PlainSerializer(str)]
 StepsField = Annotated[DurationField, AfterValidator(_countable)]
+MinutesField = Annotated[DurationField, AfterValidator(_timed)]
 
 
 def by_default(key: str, tag: str) -> BeforeValidator:

@@ -9,7 +9,15 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from fasttrain.config.augment import Augmentation, augmentation_names, mixes
-from fasttrain.config.fields import Duration, DurationField, Real, Section, StepsField, Whole
+from fasttrain.config.fields import (
+    Duration,
+    DurationField,
+    MinutesField,
+    Real,
+    Section,
+    StepsField,
+    Whole,
+)
 from fasttrain.config.model import CnnModel, Model
 from fasttrain.config.optim import SGD, Ema, Optim
 from fasttrain.config.schedule import Constant, Schedule
@@ -68,7 +76,13 @@ class Data(Section):
 
 
 class Train(Section):
-    """How long, in which arithmetic, and how often to look."""
+    """How long, in which arithmetic, how often to look, and what to do when it goes wrong.
+
+    `on_divergence` says what follows a loss or gradient that is not a finite number: `stop` the
+    run; `skip` the update of that step; or `rollback` to the last good checkpoint and go on
+    behind the bad batch, at most `rollbacks` times (Chowdhery et al., "PaLM", arXiv 2204.02311,
+    section 5.1). `watchdog` is how long a step may take before the process is taken for hung.
+    """
 
     epochs: Whole = Field(10, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -83,13 +97,20 @@ class Train(Section):
     log_every: StepsField = Duration(value=50, unit="steps")
     evaluate_every: StepsField = Duration(value=1, unit="epochs")
     processes: Whole | None = Field(None, ge=1)
+    on_divergence: Literal["stop", "skip", "rollback"] = "stop"
+    rollbacks: Whole = Field(3, ge=1, le=100)
+    watchdog: MinutesField | None = Duration(value=30, unit="min")
 
 
 class Checkpoint(Section):
-    """When the state of a run is written, and how many of them stay."""
+    """When the state of a run is written, and how many of them stay.
+
+    The newest `keep` stay and, with `best`, the one with the highest validation accuracy.
+    """
 
     every: DurationField | None = Duration(value=1, unit="epochs")
     keep: Whole = Field(2, ge=1)
+    best: bool = True
 
 
 class Track(Section):

@@ -102,6 +102,15 @@ class Plan(ABC):
         drawn = {name: values[rows] for name, values in whole.draws.items()}
         return Batch(step, whole.indices[rows], drawn, valid)
 
+    def digest(self, first: int, last: int) -> str:
+        """A short hash of what is in batches `first` up to but not including `last`."""
+        digest = hashlib.blake2b(digest_size=8)
+        for step in range(first, last):
+            batch = self.batch(step)
+            for values in (batch.indices, *(batch.draws[name] for name in sorted(batch.draws))):
+                digest.update(values.tobytes())
+        return digest.hexdigest()
+
 
 class TrainingPlan(Plan):
     """An endless sequence of full batches: each epoch a new order, the short last batch dropped.

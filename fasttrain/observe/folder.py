@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
 
 from fasttrain.config import Config, load
 from fasttrain.errors import UserError
-from fasttrain.files import check_writable, write_text
+from fasttrain.files import check_writable, explain_write_errors, write_text
 from fasttrain.observe import environment
+from fasttrain.observe.journal import Record, cut_back
+from fasttrain.redact import redact
+
+Outcome = Literal["running", "complete", "stopped", "diverged", "refused", "failed"]
 
 
 @dataclass(frozen=True)
@@ -41,32 +50,88 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def outcome(self) -> Path:
+        """How the run stands, for launchers and schedulers: they do not pass exit codes on."""
+        return self.path / "outcome.json"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
-    def begin(self, config: Config) -> None:
-        """Write what runs and on what.
+    def begin(self, config: Config, step: int) -> list[Record]:
+        """Write what runs and on what; cut the journal back to `step`, and return what it holds.
 
         Raises:
             UserError: there is no room, or no right to write there.
         """
-        write_text(self.config, config.to_yaml())
-        about = json.dumps(environment.describe(), indent=2)
-        write_text(self.path / "environment.json", about + "\n")
+        write_text(self.config, redact(config.to_yaml()))
+        self.conclude("running", None)
+        _write_json(self.path / "environment.json", environment.describe())
+        return cut_back(self.journal, step)
+
+    def conclude(self, outcome: Outcome, exit_code: int | None, message: str = "") -> None:
+        """Write how the run stands; `exit_code` is `None` while it goes on."""
+        about = {"outcome": outcome, "exit_code": exit_code, "message": message}
+        if self.config.exists():  # else no run has begun
+            _write_json(self.outcome, about)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from working in the folder meanwhile.
+
+        The system lets go of the lock when the process ends, however it ends. A folder in which
+        no run began, because something was wrong, is taken away again.
+
+        Raises:
+            UserError: another one works there, or the folder cannot be written.
+        """
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        with explain_write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise UserError(
+                    f"{self.path}: another process works on this run; wait for its end, or "
+                    "choose another --run-dir"
+                ) from None
+        try:
+            yield
+        finally:
+            if made and not self.config.exists():
+                shutil.rmtree(self.path, ignore_errors=True)
+                with suppress(OSError):  # others may use them by now
+                    for parent in made[1:]:
+                        parent.rmdir()
+            lock.release()
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the final figures."""
-        write_text(self.result, json.dumps(result, indent=2) + "\n")
+        _write_json(self.result, result)
+
+    def write_divergence(self, about: dict[str, Any]) -> None:
+        """Write where a run diverged: the step, its pictures, the last good checkpoint."""
+        _write_json(self.path / "divergence.json", about)
+
+    def stacks(self, rank: int) -> Path:
+        """Where a rank that hangs writes the stacks of its threads."""
+        return self.path / f"stacks-rank{rank}.txt"
 
 
-def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, redact(json.dumps(content, indent=2)) + "\n")
+
+
+def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = False) -> RunFolder:
     """Settle which folder a run writes to, before anything is computed.
 
     Args:
         config: Names the run.
         explicit: `--run-dir`; by default a new folder under `runs/`.
         resume: `--resume`: the folder may hold a run, and goes on with it.
+        changed: `--allow-changes`: it may go on under other settings.
 
     Raises:
         UserError: the folder holds a run already, or cannot be written.
@@ -78,7 +143,8 @@ def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
     check_writable(explicit)
     folder = RunFolder(explicit)
     if folder.config.exists() and resume:
-        _check_same(config, load(folder.config), explicit)
+        if not changed:
+            _check_same(config, load(folder.config), explicit)
     elif folder.config.exists():
         raise UserError(
             f"{explicit} already holds a run; add --resume to go on with it, "
@@ -92,7 +158,8 @@ def choose(config: Config, explicit: Path | None, resume: bool) -> RunFolder:
 # What may change between the parts of one run: where and how it is executed, not what it trains.
 _FREE = {
     "name", "data.path", "data.loader", "data.workers", "train.device", "train.compile",
-    "train.processes", "checkpoint.every", "checkpoint.keep", "track.wandb", "track.project",
+    "train.processes", "train.watchdog", "checkpoint.every", "checkpoint.keep",
+    "checkpoint.best", "track.wandb", "track.project",
 }  # fmt: skip
 
 
@@ -107,7 +174,7 @@ def _check_same(config: Config, begun: Config, path: Path) -> None:
     if changed:
         raise UserError(
             f"{path} was begun with other settings: {', '.join(changed)}; "
-            f"go on with {path}/config.yaml, or choose another --run-dir"
+            f"go on with {path}/config.yaml, add --allow-changes, or choose another --run-dir"
         )
 
 

@@ -4,15 +4,18 @@ Every sink (the progress line, Weights & Biases) is shown the records that were 
 nothing else. A record has a `kind`:
 
 - `train`: means over the last `steps` steps: `step`, `epoch`, `loss`, `accuracy`, `lr`,
-  `images_per_second`, `data_stall`, `seconds` of training so far;
-- `evaluation`: `step`, `epoch`, `split`, `loss`, `accuracy`, `count`.
+  `grad_norm`, `images_per_second`, `data_stall`, `seconds` of training so far; `skipped` steps,
+  which count nowhere else; `batches`, a hash of what was in them;
+- `evaluation`: `step`, `epoch`, `split`, `loss`, `accuracy`, `count`;
+- `rollback`: after `step` the run went back to the weights of the checkpoint of step `to`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,29 +39,66 @@ class Sink(Protocol):
 class Journal:
     """Appends records to a file and shows them to the sinks.
 
+    A disk that is full ends no run: what could not be written is kept and written as soon as
+    there is room.
+
     Args:
         path: The file; `None` on ranks that only take part, whose records go nowhere.
         sinks: Who is shown every record.
+        tell: Shows the user a line.
+        records: How many the file holds already.
+
+    Attributes:
+        records: How many it holds now.
 
     Raises:
-        UserError: there is no room, or no right to write there.
+        UserError: there is no right to write there.
     """
 
-    def __init__(self, path: Path | None, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        sinks: Sequence[Sink] = (),
+        tell: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - silent
+        records: int = 0,
+    ) -> None:
         self._path = path or Path(os.devnull)
-        self._sinks = sinks
+        self._sinks, self._tell = sinks, tell
+        self._waiting, self.records = b"", records
         with explain_write_errors(self._path):
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+            self._file = self._path.open("ab", buffering=0)
 
     def write(self, record: Record) -> None:
         """Append one record as a line, then show it."""
-        with explain_write_errors(self._path):
-            self._file.write(json.dumps(record) + "\n")
+        line = json.dumps(record) + "\n"
+        told = bool(self._waiting)
+        self._waiting += line.encode()
+        self.records += 1
+        try:
+            self._append()
+        except OSError as error:
+            if not told:
+                self._tell(
+                    f"warning: cannot write {self._path}: {error.strerror}; training goes on, and "
+                    "what is missing is written when that is possible again"
+                )
         for sink in self._sinks:
             sink.show(record)
 
+    def _append(self) -> None:
+        """Write what waits; a disk that fills up may take only a part of it."""
+        while self._waiting:
+            self._waiting = self._waiting[self._file.write(self._waiting) or 0 :]
+
+    def sync(self) -> None:
+        """Flush to the device, so that a checkpoint never outlives what led to it."""
+        with suppress(OSError):  # devnull, or a disk in trouble, which `write` has told
+            self._append()
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file and the sinks."""
+        self.sync()
         self._file.close()
         for sink in self._sinks:
             sink.close()
@@ -75,8 +115,8 @@ def read(path: Path) -> list[Record]:
     return records
 
 
-def cut_back(path: Path, step: int) -> None:
-    """Drop what was written after `step`, so that a resumed run writes it once.
+def cut_back(path: Path, step: int) -> list[Record]:
+    """Drop what was written after `step`, so that a resumed run writes it once; return the rest.
 
     The test score goes too: it belongs behind the last step, and is taken again.
     """
@@ -84,3 +124,4 @@ def cut_back(path: Path, step: int) -> None:
         record for record in read(path) if record["step"] <= step and record.get("split") != "test"
     ]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+    return kept

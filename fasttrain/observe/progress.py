@@ -44,6 +44,13 @@ class ProgressLine:
         if record["kind"] == "train":
             self._train.append(record)
             self._show_line(record)
+        elif record["kind"] == "rollback":
+            self._console.print(
+                f"diverged at step {record['step']}: back to the weights of step {record['to']}, "
+                "on behind the bad batch",
+                highlight=False,
+                soft_wrap=True,
+            )
         else:
             self._console.print(self._evaluation_line(record), highlight=False, soft_wrap=True)
             self._train = []

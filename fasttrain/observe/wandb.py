@@ -1,30 +1,39 @@
-"""Weights & Biases as a sink: it is shown the journal and can never stop a run.
+"""Follows a run's journal and sends it to Weights & Biases; a process of its own.
 
-This file holds the only import of wandb.
+    python -m fasttrain.observe.wandb MODE PROJECT RUN_FOLDER
+
+It goes on until its standard input ends, which the end of the trainer brings about, and then sends
+what the journal still holds. This file holds the only import of wandb.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
-from fasttrain.config import Config
-from fasttrain.observe.journal import Record
+import wandb
+import yaml
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from fasttrain.files import write_text
+from fasttrain.observe.journal import Record, read
+from fasttrain.observe.tracking import STATUS
+from fasttrain.redact import redact
 
 _SECONDS_TO_CONNECT = 20
+_BETWEEN_LOOKS = 1.0  # seconds
 _CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # its name and its former one: a key fits both
 
 
 def has_key() -> bool:
     """Whether an API key is configured, in the environment or by `wandb login`; asks no server."""
-    import wandb
-
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
@@ -35,70 +44,97 @@ def has_key() -> bool:
     return any(logins.authenticators(name) for name in (_CLOUD if host in _CLOUD else (host,)))
 
 
-class WandbSink:
-    """Sends the journal's records to Weights & Biases; trouble ends the sink, not the run.
+class Follower:
+    """Sends each record of a journal once, over all the processes that a run consists of.
 
     Args:
-        config: The run's configuration; `track.wandb` says how to connect. `auto` is online
-            where a key is configured and offline elsewhere.
-        folder: The run folder; offline files go to its subfolder `wandb`.
-        console: Where trouble is told, in one line.
+        mode: `online`, `offline`, or `auto`: online where a key is configured.
+        project: W&B's project.
+        folder: The run folder, whose name is the run's name and id.
     """
 
-    def __init__(self, config: Config, folder: Path, console: Console) -> None:
-        self._console = console
-        self._run = None
-        try:
-            import wandb
+    def __init__(self, mode: str, project: str, folder: Path) -> None:
+        self._mode = ("online" if has_key() else "offline") if mode == "auto" else mode
+        self._project, self._folder = project, folder
+        self._sent_file = folder / "wandb" / "sent.json"
+        self._sent = _load(self._sent_file).get("records", 0)
 
-            mode = config.track.wandb
-            if mode == "auto":
-                mode = "online" if has_key() else "offline"
-            self._run = wandb.init(
-                project=config.track.project,
-                name=folder.name,
-                id=folder.name,
-                resume="allow",
-                dir=str(folder),
-                mode=mode,
-                config=config.model_dump(mode="json"),
-                settings=wandb.Settings(
-                    init_timeout=_SECONDS_TO_CONNECT, silent=True, console="off"
-                ),
-            )
-        except Exception as error:
-            self._give_up(error)
+    def follow(self, reason: str = "") -> None:
+        """Send records until standard input has ended and none is left."""
+        self._tell(reason=reason)
+        with wandb.init(
+            project=self._project,
+            name=self._folder.name,
+            id=self._folder.name,
+            resume="allow",
+            dir=str(self._folder),
+            mode=self._mode,  # type: ignore[arg-type]  # the configuration has checked it
+            config=yaml.safe_load((self._folder / "config.yaml").read_text()),
+            settings=wandb.Settings(
+                init_timeout=_SECONDS_TO_CONNECT, silent=True, console="off", program="fasttrain"
+            ),
+        ) as run:
+            for record in self._new_records():
+                run.log(figures(record), step=record["step"])
+                self._sent += 1
+                write_text(self._sent_file, json.dumps({"records": self._sent}))
+            url = run.url if self._mode == "online" else None
+        self._tell(reason=reason, done=True, url=url)
 
-    def show(self, record: Record) -> None:
-        """Log a record under `train/...`, `validation/...` or `test/...` at its step."""
-        if self._run is None:
-            return
-        group = record.get("split", record["kind"])
-        figures = {
-            f"{group}/{name}": value
-            for name, value in record.items()
-            if isinstance(value, int | float) and name != "step"
-        }
-        try:
-            self._run.log(figures, step=record["step"])
-        except Exception as error:
-            self._give_up(error)
+    def _new_records(self) -> Iterator[Record]:
+        """What the journal holds and was not sent; ends when the trainer has ended."""
+        running = True
+        while running:
+            running = not _has_ended()
+            yield from read(self._folder / "metrics.jsonl")[self._sent :]
 
-    def close(self) -> None:
-        """Send what is left."""
-        if self._run is None:
-            return
-        try:
-            self._run.finish()
-        except Exception as error:
-            self._give_up(error)
+    def _tell(self, reason: str, done: bool = False, url: str | None = None) -> None:
+        status = {"mode": self._mode, "done": done, "reason": redact(reason), "url": url}
+        write_text(self._folder / "wandb" / STATUS, json.dumps(status))
 
-    def _give_up(self, error: Exception) -> None:
-        self._run = None
-        reason = " ".join(str(error).split()) or type(error).__name__
-        self._console.print(
-            f"W&B is left out of this run ({reason}); the figures are in metrics.jsonl",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+
+def figures(record: Record) -> dict[str, float]:
+    """A record's numbers under `train/...`, `validation/...`, `test/...` or `rollback/...`."""
+    group = record.get("split", record["kind"])
+    return {
+        f"{group}/{name}": value
+        for name, value in record.items()
+        if isinstance(value, int | float) and name != "step"
+    }
+
+
+def _has_ended() -> bool:
+    """Wait a moment; say whether the trainer, which holds the other end, has gone."""
+    ready, _, _ = select.select([sys.stdin], [], [], _BETWEEN_LOOKS)
+    return bool(ready) and not os.read(sys.stdin.fileno(), 1)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
+def main() -> None:
+    """Follow; where the server cannot be had, start over offline, in a fresh process.
+
+    wandb cannot go from online to offline within one process (its issue 9865).
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    mode, project, folder, *reason = sys.argv[1:]
+    untouched = dict(os.environ)  # wandb adds the address of its service, which holds the run
+    try:
+        Follower(mode, project, Path(folder)).follow(*reason)
+    except Exception as error:
+        if mode == "offline":
+            raise
+        words = " ".join(str(error).split()) or type(error).__name__
+        command = [sys.executable, "-m", "fasttrain.observe.wandb", "offline", project, folder]
+        os.execve(sys.executable, [*command, words], untouched)  # noqa: S606 - our own module
+
+
+if __name__ == "__main__":
+    main()

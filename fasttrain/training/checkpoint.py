@@ -4,7 +4,7 @@ checkpoints/step-00001234/
   model.safetensors   the weights, under the model's own names
   ema.safetensors     their moving average, where the run keeps one
   state.pt            optimiser, counters and fingerprints; loads with weights_only=True
-  manifest.json       a SHA-256 for each file
+  manifest.json       a SHA-256 for each file, and the validation accuracy
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError  # only its name: nothing is unpickled here
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
+from torch import Tensor, nn
 
 from fasttrain.errors import UserError
 from fasttrain.files import atomic_folder
@@ -28,47 +32,116 @@ _FORMAT = 1
 _WEIGHTS, _AVERAGED = "model.safetensors", "ema.safetensors"
 
 
-def save(
-    root: Path,
-    step: int,
-    model: nn.Module,
-    state: dict[str, Any],
-    keep: int,
-    averaged: nn.Module | None = None,
-) -> Path:
-    """Write a checkpoint, then delete all but the newest `keep`.
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of a run at one step, on the host, shared with nothing that still changes.
+
+    Attributes:
+        step: Training steps done.
+        weights: Parameters and buffers of the model, by name.
+        averaged: Likewise of the averaged model, where there is one.
+        state: Tensors, numbers, strings, and lists and dictionaries of them.
+        score: Validation accuracy at this step, 0 to 1, where it was taken.
+    """
+
+    step: int
+    weights: Weights
+    averaged: Weights | None
+    state: dict[str, Any]
+    score: float | None = None
+
+
+def copy(value: Any) -> Any:
+    """Copy tensors to the host, with their memory layout, and what holds them."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: copy(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [copy(each) for each in value]
+    return value
+
+
+def weights_of(model: nn.Module) -> Weights:
+    """Copy a model's parameters and buffers to the host, in plain memory order."""
+    return {name: copy(value).contiguous() for name, value in model.state_dict().items()}
+
+
+def save(root: Path, snapshot: Snapshot, keep: int, best: bool = False) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep` and, with `best`, the best one.
 
     Later ones are deleted too: a run that came back behind them has found them damaged.
 
     Args:
         root: The folder of checkpoints.
-        step: Training steps done.
-        model: Its weights and buffers are written.
-        averaged: The averaged model, likewise.
-        state: Tensors, numbers, strings, and lists and dictionaries of them.
+        snapshot: What is written.
         keep: At least 1.
+        best: Whether the one with the highest score stays, too.
 
     Raises:
         UserError: there is no room, or no right to write there.
     """
-    target = root / f"step-{step:08d}"
+    target = root / f"step-{snapshot.step:08d}"
     for part in root.glob(".step-*.part"):  # what a killed process left
         shutil.rmtree(part)
-    if target.exists():  # a resumed run that came back to the same step
+    if target.exists():  # a resumed run came back to the same step
+        if _flaw(target) is None:
+            return target  # and has nothing to add; there is no moment without a checkpoint
         shutil.rmtree(target)
     with atomic_folder(target) as aside:
-        _save_weights(model, aside / _WEIGHTS)
-        if averaged is not None:
-            _save_weights(averaged, aside / _AVERAGED)
-        torch.save(state, aside / "state.pt")
+        # By way of memory: the libraries' own writers hide that a disk is full.
+        (aside / _WEIGHTS).write_bytes(serialize(snapshot.weights))
+        if snapshot.averaged is not None:
+            (aside / _AVERAGED).write_bytes(serialize(snapshot.averaged))
+        (aside / "state.pt").write_bytes(_serialize_state(snapshot.state))
         digests = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
-        manifest = {"format": _FORMAT, "step": step, "sha256": digests}
+        manifest = {
+            "format": _FORMAT,
+            "step": snapshot.step,
+            "score": snapshot.score,
+            "sha256": digests,
+        }
         (aside / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    _retire(root, target, keep, best)
+    return target
+
+
+def _serialize_state(state: dict[str, Any]) -> bytes:
+    content = BytesIO()
+    torch.save(state, content)
+    return content.getvalue()
+
+
+def _retire(root: Path, target: Path, keep: int, best: bool) -> None:
+    """Delete what need not stay beside `target`, which was just written."""
     folders = _folders(root)
     end = folders.index(target) + 1
-    for old in folders[: max(end - keep, 0)] + folders[end:]:
-        shutil.rmtree(old)
-    return target
+    stay = set(folders[max(end - keep, 0) : end])
+    scores = {folder: score for folder in folders[:end] if (score := _score(folder)) is not None}
+    if best and scores:
+        stay.add(max(scores, key=lambda folder: (scores[folder], folder)))
+    for old in folders:
+        if old not in stay:
+            shutil.rmtree(old)
+
+
+def best(root: Path) -> Path | None:
+    """The whole checkpoint with the highest validation accuracy; of equals the newest."""
+    whole = [folder for folder in _folders(root) if _flaw(folder) is None]
+    scores = {folder: score for folder in whole if (score := _score(folder)) is not None}
+    return max(scores, key=lambda folder: (scores[folder], folder)) if scores else None
+
+
+def _score(folder: Path) -> float | None:
+    """The validation accuracy that a checkpoint was written with."""
+    try:
+        score = json.loads((folder / "manifest.json").read_text())["score"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return float(score) if isinstance(score, int | float) else None
 
 
 def newest(root: Path) -> tuple[Path | None, list[str]]:
@@ -80,11 +153,6 @@ def newest(root: Path) -> tuple[Path | None, list[str]]:
             return folder, passed_over
         passed_over.append(f"{folder}: {flaw}")
     return None, passed_over
-
-
-def _save_weights(model: nn.Module, file: Path) -> None:
-    weights = model.state_dict()
-    save_file({name: value.cpu().contiguous() for name, value in weights.items()}, file)
 
 
 def load_weights(folder: Path, model: nn.Module, averaged: bool = False) -> None:
@@ -103,11 +171,15 @@ def load_weights(folder: Path, model: nn.Module, averaged: bool = False) -> None
         raise UserError(f"{folder}: the weights do not fit the model: {reason}") from error
 
 
-def load_state(folder: Path) -> dict[str, Any]:
+def load_state(folder: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
     """Read everything but the weights; nothing in the file is executed.
 
+    Args:
+        folder: A whole checkpoint.
+        needed: What must be there.
+
     Raises:
-        UserError: the file holds something else than plain data.
+        UserError: the file holds something else than plain data, or something is missing.
     """
     file = folder / "state.pt"
     try:
@@ -117,6 +189,12 @@ def load_state(folder: Path) -> dict[str, Any]:
             f"{file}: not the state of a run, and nothing in it was executed; delete the folder "
             "to go on from an earlier checkpoint"
         ) from error
+    missing = [key for key in needed if not isinstance(state, dict) or key not in state]
+    if missing:
+        raise UserError(
+            f"{file}: {', '.join(missing)} is missing, and a run goes on with all of its state or "
+            "not at all; delete the folder to go on from an earlier checkpoint"
+        )
     return state
 
 

@@ -81,8 +81,9 @@ class Clock:
 class Readout:
     """Brings small tensors from the device to the host without waiting for it.
 
-    What is pushed is copied in the background and comes out when it has arrived, in order: on a
-    GPU that is usually at the next push, on a CPU at once.
+    What is pushed is copied in the background. On a CPU it comes out at once; on a GPU at the next
+    push, when it has long arrived: always then and not sooner, so that all ranks learn the same
+    at the same step.
     """
 
     def __init__(self) -> None:
@@ -100,12 +101,16 @@ class Readout:
         self._pending.append((label, host, event))
 
     def arrived(self, wait: bool = False) -> Iterator[tuple[dict[str, float], list[float]]]:
-        """Yield what has arrived; with `wait`, all that was pushed."""
+        """Yield what was pushed, on a GPU all but the last one; with `wait`, that too."""
         while self._pending:
             label, host, event = self._pending[0]
-            if event is not None and wait:
+            if event is not None:
+                if len(self._pending) == 1 and not wait:
+                    return
                 event.synchronize()
-            if event is not None and not event.query():  # type: ignore[no-untyped-call]
-                return
             self._pending.popleft()
             yield label, host.tolist()
+
+    def clear(self) -> None:
+        """Forget what was pushed."""
+        self._pending.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -68,21 +69,26 @@ class Evaluator:
         )
         self._warm: set[int] = set()
 
-    def warm_up(self, evaluation: Evaluation, size: tuple[int, int]) -> None:
-        """Let the code for this batch size be generated, on an empty batch, once."""
+    def warm_up(self, evaluation: Evaluation, size: tuple[int, int]) -> bool:
+        """Let the code for this batch size be generated, on an empty batch; say if it was new."""
         share = evaluation.plan.batch_size // self._runtime.world
         if share in self._warm:
-            return
+            return False
         self._warm.add(share)
         device = self._runtime.device
         images = torch.zeros(share, 3, *size, device=device)
         labels = torch.zeros(share, dtype=torch.int64, device=device)
         self._sums(Pictures(images.to(memory_format=torch.channels_last), labels, 0))
+        return True
 
-    def __call__(self, evaluation: Evaluation) -> Score:
+    def __call__(self, evaluation: Evaluation, between: Callable[[], None] = lambda: None) -> Score:
         """Make one pass; the model is left in evaluation mode.
 
         Every rank scores what the main rank would write as a checkpoint.
+
+        Args:
+            evaluation: The pass.
+            between: Called after every batch; it may raise, which abandons the pass.
 
         Raises:
             RuntimeError: the pictures counted over all ranks are not those of the split: a bug.
@@ -91,6 +97,7 @@ class Evaluator:
         sums = torch.zeros(3, dtype=torch.float64, device=self._runtime.device)
         for pictures in evaluation.loader.batches(0, evaluation.plan.steps_per_epoch):
             sums += self._sums(pictures)
+            between()
         loss, correct, count = self._runtime.sum(sums).tolist()
         expected = len(evaluation.plan.pictures)
         if count != expected:

@@ -1,67 +1,49 @@
-"""A run, from its configuration to its result."""
+"""The loop over a run's batches, and what is due between them."""
 
 from __future__ import annotations
 
 import math
 import resource
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from rich.console import Console
 
 from fasttrain import models
 from fasttrain.config import Config, Duration
-from fasttrain.data import sources
 from fasttrain.data.store import Store
-from fasttrain.errors import DivergedError, UserError
-from fasttrain.observe import folder as folders
-from fasttrain.observe import journal
+from fasttrain.errors import DivergedError, StoppedError, UserError
+from fasttrain.interrupts import StopRequest
 from fasttrain.observe.folder import RunFolder
-from fasttrain.observe.journal import Journal, Sink
-from fasttrain.observe.progress import ProgressLine, working
-from fasttrain.observe.wandb import WandbSink
+from fasttrain.observe.journal import Journal, Record, Sink
+from fasttrain.observe.progress import ProgressLine
+from fasttrain.observe.tracking import WandbSink
+from fasttrain.redact import redact
 from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, checks, optim, parts, schedule
 from fasttrain.training.average import Average
 from fasttrain.training.clock import Clock, Readout
 from fasttrain.training.evaluate import Evaluation, Evaluator, Score
+from fasttrain.training.saving import Saver
 from fasttrain.training.schedule import Rates, gate_temperature, is_due, to_steps
-from fasttrain.training.step import TrainingStep
+from fasttrain.training.state import State
+from fasttrain.training.step import NEVER, TrainingStep
+from fasttrain.watchdog import Watchdog
+
+Where = Literal["validation", "test"]
+_NAMED = 8  # pictures of a bad batch that a message names; a file names all of them
 
 
-def run(
-    config: Config,
-    run_dir: Path | None = None,
-    resume: bool = False,
-    console: Console | None = None,
-) -> tuple[RunFolder, dict[str, Any]]:
-    """Train as configured; return the run folder and what its `result.json` holds.
+class _BadStepError(Exception):
+    """The loss or the gradient of step number `step` is not a finite number."""
 
-    Args:
-        config: The run.
-        run_dir: Where to write; by default a new folder under `runs/`.
-        resume: Go on with the run in `run_dir`, from its newest whole checkpoint.
-        console: Where progress is shown; by default standard error.
-
-    Raises:
-        UserError: the configuration cannot be run here.
-        DivergedError: the loss is not a finite number any more.
-    """
-    parts.check(config)
-    runtime = Runtime(config.train)
-    try:
-        parts.check_world(config, runtime.world)
-        if console is None or not runtime.is_main:
-            console = Console(stderr=True, markup=False, quiet=not runtime.is_main)
-        folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume))
-        with working(console) as progress:
-            store = sources.open_dataset(config.data, progress)
-        models.check(config.model, store.size)
-        return folder, Training(config, runtime, store, folder, console).run(resume)
-    finally:
-        runtime.close()
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
 
 
 class Training:
@@ -73,65 +55,103 @@ class Training:
         store: The data set.
         folder: Where the main rank writes.
         console: Where the main rank shows progress.
+        stop: Whether this process was asked to stop.
+        watchdog: Is told that the run is alive.
+        compiled: Is told when code was generated.
     """
 
     def __init__(
-        self, config: Config, runtime: Runtime, store: Store, folder: RunFolder, console: Console
+        self,
+        config: Config,
+        runtime: Runtime,
+        store: Store,
+        folder: RunFolder,
+        console: Console,
+        stop: StopRequest,
+        watchdog: Watchdog,
+        compiled: Callable[[], None],
     ) -> None:
         self.config, self.runtime, self.store = config, runtime, store
-        self.folder, self.console = folder, console
+        self.folder, self.console, self.stop, self.watchdog = folder, console, stop, watchdog
+        self._compiled = compiled
         self.plan = parts.training_plan(config, store)
         self.total = config.train.epochs * self.plan.steps_per_epoch
         odd = checks.oddities(config, self.plan.steps_per_epoch)
         odd += schedule.check(config.schedule, config.train.epochs, self.plan.steps_per_epoch)
         for line in odd:
-            console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+            self._tell(f"warning: {line}")
         self.loader, reason = parts.training_loader(config, store, self.plan, runtime)
         self.model = parts.build_model(config, store, runtime)
-        self.optimizer = optim.build(config.optim, self.model)
-        self.average = Average(self.model, config.train.ema) if config.train.ema else None
-        self.step = TrainingStep(
-            self.model, self.optimizer, runtime, config.train, config.seed, self.average
-        )
-        self.evaluator = Evaluator(self.average.model if self.average else self.model, runtime)
+        optimizer = optim.build(config.optim, self.model)
+        average = Average(self.model, config.train.ema) if config.train.ema else None
+        self.step = TrainingStep(self.model, optimizer, runtime, config.train, config.seed, average)
+        self.evaluator = Evaluator(average.model if average else self.model, runtime)
         self.clock, self.readout = Clock(), Readout()
-        self.scores: dict[str, Score] = {}
+        self.state = State(
+            self.model, average, optimizer, self.step, self.clock, runtime,
+            self.plan.fingerprint(), store.digest,
+        )  # fmt: skip
+        self.saver = Saver(folder.checkpoints, config.checkpoint, self._tell)
+        self.scores: dict[str, tuple[int, Score]] = {}  # by split: the step, and what was found
         self._validation = parts.validation_split(config, store)
         self._evaluations: dict[str, Evaluation] = {}
         self._rates = Rates(config.schedule, self.plan.steps_per_epoch, self.total)
-        self._saved = time.monotonic()
+        self._saved, self._saved_at = 0, time.monotonic()
+        self._vote = runtime.vote()
         self._where = (
             f"{runtime.world} x {runtime.device.type}, {config.train.precision}, "
             f"{'compiled' if runtime.compile else 'not compiled'}, "
             f"loader {self.loader.name} ({reason})"
         )
 
-    def run(self, resume: bool) -> dict[str, Any]:
-        """Train from the start or the newest checkpoint to the end; return the result."""
+    def run(self, resume: bool, changed: bool = False) -> dict[str, Any]:
+        """Train from the start or the newest checkpoint to the end; return the result.
+
+        Args:
+            resume: Go on from the newest checkpoint.
+            changed: ... also when the journal lacks something.
+
+        Raises:
+            UserError: what is there does not fit together.
+            DivergedError: the loss or a gradient is not a finite number any more.
+            StoppedError: a signal asked for it; a checkpoint was written.
+        """
         began = time.perf_counter()
         first = self._restore() if resume else 0
-        self.journal = self._open_journal(first)
-        try:
-            self._train(first)
+        with self._closing(self._open_journal(first, changed)):
+            self.clock.start()
+            if first and self._evaluation_is_due(first) and not self._is_scored(first):
+                self._evaluate(first, "validation")  # the run was stopped before or in it
+            while first < self.total:
+                try:
+                    self._train(first)
+                    break
+                except _BadStepError as bad:
+                    first = self._go_back(bad.step)
             self._evaluate(self.total, "test")
+        return self._result(time.perf_counter() - began)
+
+    @contextmanager
+    def _closing(self, journal: Journal) -> Iterator[None]:
+        """Leave nothing behind that still works, however the run ends."""
+        self.journal = journal
+        try:
+            yield
+            self._vote.close()
         finally:
+            self.saver.close()
             self.journal.close()
             for loader in (self.loader, *(done.loader for done in self._evaluations.values())):
                 loader.close()
-        result = self._result(time.perf_counter() - began)
-        if self.runtime.is_main:
-            self.folder.finish(result)
-        return result
 
     def _train(self, first: int) -> None:
-        """Every step of the run, and what is due after it."""
+        """Every step from number `first` on, and what is due after it."""
         config, clock, total = self.config, self.clock, self.total
         log_every = self._steps(config.train.log_every)
-        evaluate_every = self._steps(config.train.evaluate_every)
 
         self.model.train()
         batches = self.loader.batches(first, total)
-        clock.start()
+        clock.lap("compile")
         for done in range(first + 1, total + 1):
             compiled = done > first + 1
             pictures = next(batches)
@@ -141,23 +161,29 @@ class Training:
             self.step(done - 1, pictures, factor)
             clock.lap("train" if compiled else "compile")
             clock.images += config.data.batch_size if compiled else 0
+            if not compiled:
+                self._compiled()
+            self.watchdog.alive()
 
             if is_due(done, log_every, total) or done % self.plan.steps_per_epoch == 0:
                 self._log(done, config.optim.lr * factor)
-            if is_due(done, evaluate_every, total):
+            if self._evaluation_is_due(done):
                 self._settle()
                 self._evaluate(done, "validation")
-            if self._checkpoint_is_due(done):
+            stop, save = self._vote(self.stop.signal is not None, self._is_time_to_save())
+            if stop or self._checkpoint_is_due(done, save):
                 self._settle()
                 self._save(done)
+            if stop:
+                self._end_early(done)
         self._settle()
 
     def _log(self, done: int, rate: float) -> None:
         """Start to bring the counters to the host, and write those that have arrived."""
         label = {"step": done, "epoch": self._epoch(done), "lr": rate, **self.clock.interval()}
         totals = self.runtime.sum(self.step.take_totals())
-        totals[:2] /= totals[2]
-        self.readout.push(label, totals)
+        bad = self.runtime.smallest(self.step.first_bad.clone())
+        self.readout.push(label, torch.cat([totals.double(), bad.double()[None]]))
         self._write_arrived()
         self.clock.lap("train")
 
@@ -168,20 +194,25 @@ class Training:
         self.clock.lap("train")
 
     def _write_arrived(self, wait: bool = False) -> None:
-        for label, (loss, accuracy, pictures) in self.readout.arrived(wait):
-            self._check_finite(loss, int(label["step"]))
-            means = {"loss": loss, "accuracy": accuracy}
-            steps = round(pictures / self.config.data.batch_size)
-            self.journal.write({"kind": "train", "steps": steps, **means, **label})
+        for label, (loss, right, pictures, norm, skipped, bad) in self.readout.arrived(wait):
+            if bad < NEVER:
+                raise _BadStepError(int(bad))
+            if not pictures:
+                raise _BadStepError(int(label["step"]) - 1)  # all were skipped: that is no cure
+            means = {
+                "loss": loss / pictures,
+                "accuracy": right / pictures,
+                "grad_norm": norm / pictures,
+            }
+            size, done = self.config.data.batch_size, int(label["step"])
+            steps, left_out = round(pictures / size), round(skipped / size)
+            batches = self.plan.digest(done - steps - left_out, done)
+            self.journal.write(
+                {"kind": "train", "steps": steps, **means, "skipped": left_out, **label,
+                 "batches": batches}
+            )  # fmt: skip
 
-    def _check_finite(self, loss: float, done: int) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"training has diverged: the loss is {loss} at step {done}; "
-                f"lower optim.lr (now {self.config.optim.lr:g}) or lengthen schedule.warmup"
-            )
-
-    def _evaluate(self, done: int, split: Literal["validation", "test"]) -> None:
+    def _evaluate(self, done: int, split: Where) -> None:
         """Score the model on a split; there may be no validation split."""
         pictures = self.store.test if split == "test" else self._validation
         if not len(pictures.labels):
@@ -191,41 +222,104 @@ class Training:
                 self.config, self.store, pictures, self.runtime
             )
         evaluation = self._evaluations[split]
-        self.evaluator.warm_up(evaluation, self.store.size)
+        if self.evaluator.warm_up(evaluation, self.store.size):
+            self._compiled()
         self.clock.lap("compile")
-        score = self.evaluator(evaluation)
-        self._check_finite(score.loss, done)
+        score = self.evaluator(evaluation, lambda: self._abandon_if_asked(done))
+        if not math.isfinite(score.loss):
+            raise _BadStepError(done - 1)
         self.model.train()
-        self.scores[split] = score
+        self.scores[split] = (done, score)
         place = {"kind": "evaluation", "step": done, "epoch": self._epoch(done), "split": split}
         self.journal.write({**place, **asdict(score)})
         self.clock.lap("evaluate")
 
-    def _checkpoint_is_due(self, done: int) -> bool:
+    def _abandon_if_asked(self, done: int) -> None:
+        """Between two batches of an evaluation: it is made again when the run goes on."""
+        self.watchdog.alive()
+        stop, _ = self._vote(self.stop.signal is not None, False)
+        if stop:
+            self.model.train()
+            if self._saved != done:
+                self._save(done)
+            self._end_early(done)
+
+    def _end_early(self, done: int) -> None:
+        """End the run behind step number `done`, whose checkpoint is being written."""
+        written = self.saver.wait() is not None or not self.runtime.is_main
+        self._vote.close()
+        at = f"step {done} of {self.total}"
+        kept = "its checkpoint is written" if written else "NO checkpoint of it could be written"
+        name = self.stop.signal or "a signal to another rank"
+        raise StoppedError(
+            f"{name} stopped {self.folder.path} at {at}; {kept}; go on with --run-dir "
+            f"{self.folder.path} --resume"
+        )
+
+    def _go_back(self, step: int) -> int:
+        """After a bad step: the next step of a run that goes back, as often as it may.
+
+        Raises:
+            DivergedError: it may not, or there is nothing to go back to.
+        """
+        self.saver.wait()
+        train = self.config.train
+        newest, _ = self.runtime.on_main(lambda: checkpoint.newest(self.folder.checkpoints))
+        rollbacks = self.state.rollbacks + 1
+        if train.on_divergence != "rollback" or newest is None or rollbacks > train.rollbacks:
+            raise DivergedError(self._describe_bad(step, newest.name if newest else None))
+        self.readout.clear()
+        clock = self.clock.state()
+        kept = self.state.restore(newest)
+        self.clock.restore(clock)
+        self.state.rollbacks = rollbacks
+        self.step.take_totals()
+        place = {"step": step + 1, "epoch": self._epoch(step + 1)}
+        self.journal.write({"kind": "rollback", **place, "to": kept})
+        return step + 1
+
+    def _describe_bad(self, step: int, good: str | None) -> str:
+        """What a user needs to look into a divergence; the whole batch stands in a file."""
+        indices = self.plan.batch(step).indices.tolist()
+        if self.runtime.is_main:
+            self.folder.write_divergence({"step": step + 1, "pictures": indices, "good": good})
+        named = ", ".join(map(str, indices[:_NAMED])) + (", ..." if len(indices) > _NAMED else "")
+        return (
+            f"training has diverged: the loss or gradient of step {step + 1} is not a finite "
+            f"number (training pictures {named}); the last good checkpoint is {good or 'none'}; "
+            f"lower optim.lr (now {self.config.optim.lr:g}), lengthen schedule.warmup or set "
+            "train.on_divergence=rollback"
+        )
+
+    def _evaluation_is_due(self, done: int) -> bool:
+        return is_due(done, self._steps(self.config.train.evaluate_every), self.total)
+
+    def _is_scored(self, done: int) -> bool:
+        return self.scores.get("validation", (0, None))[0] == done
+
+    def _is_time_to_save(self) -> bool:
         every = self.config.checkpoint.every
-        if not self.runtime.is_main:
-            return False
+        timed = every is not None and every.unit == "min" and self.runtime.is_main
+        return timed and time.monotonic() - self._saved_at >= 60 * every.value  # type: ignore[union-attr]
+
+    def _checkpoint_is_due(self, done: int, time_is_up: bool) -> bool:
+        """Whether all ranks save now; votes cast before the last save mean that one."""
+        every = self.config.checkpoint.every
         if every is None:
             return done == self.total
         if every.unit == "min":
-            return done == self.total or time.monotonic() - self._saved >= 60 * every.value
+            return done == self.total or (time_is_up and done > self._saved + self._vote.LAG)
         return is_due(done, self._steps(every), self.total)
 
     def _save(self, done: int) -> None:
-        """Write a checkpoint; the data needs no state but the step."""
-        if not all(weights.isfinite().all() for weights in self.model.parameters()):
-            self._check_finite(math.nan, done)  # nothing that diverged replaces a good checkpoint
-        state = {
-            "step": done,
-            "plan": self.plan.fingerprint(),
-            "data": self.store.digest,
-            "optimizer": self.optimizer.state_dict(),
-            "clock": self.clock.state(),
-            "totals": self.step.totals,
-        }
-        keep, averaged = self.config.checkpoint.keep, self.average.model if self.average else None
-        checkpoint.save(self.folder.checkpoints, done, self.model, state, keep, averaged)
-        self._saved = time.monotonic()
+        """Copy the run's state and begin to write it."""
+        self.journal.sync()
+        self.state.journal = self.journal.records
+        scored, score = self.scores.get("validation", (0, None))
+        snapshot = self.state.snapshot(done, score.accuracy if score and scored == done else None)
+        if snapshot is not None:
+            self.saver.save(snapshot)
+        self._saved, self._saved_at = done, time.monotonic()
         self.clock.lap("checkpoint")
 
     def _restore(self) -> int:
@@ -234,60 +328,48 @@ class Training:
             lambda: checkpoint.newest(self.folder.checkpoints)
         )
         for reason in passed_over:
-            self.console.print(f"passed over {reason}", highlight=False, soft_wrap=True)
+            self._tell(f"passed over {reason}")
         if newest is None:
-            self.console.print("there is no checkpoint yet: starts from the beginning")
+            self._tell("there is no checkpoint yet: starts from the beginning")
             return 0
-        state = checkpoint.load_state(newest)
-        if (state["plan"], state["data"]) != (self.plan.fingerprint(), self.store.digest):
+        self._saved = self.state.restore(newest)
+        return self._saved
+
+    def _begin_folder(self, first: int, changed: bool) -> list[Record]:
+        """Cut the journal back to where the run goes on, and see whether it is whole."""
+        kept = self.folder.begin(self.config, first)
+        if first and len(kept) != self.state.journal and not changed:
             raise UserError(
-                f"{newest} was trained on other batches (data or seed has changed); "
-                "resume with the run's own config.yaml and data"
+                f"{self.folder.journal} holds {len(kept)} records up to step {first}, and "
+                f"{self.state.journal} were written; put back what is missing, or add "
+                "--allow-changes to go on without"
             )
-        self._take_up(newest, state)
-        return int(state["step"])
+        return kept
 
-    def _take_up(self, folder: Path, state: dict[str, Any]) -> None:
-        """Put everything back as it was when the checkpoint was written."""
-        checkpoint.load_weights(folder, self.model)
-        if self.average:
-            checkpoint.load_weights(folder, self.average.model, averaged=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.clock.restore(state["clock"])
-        self.scores = self._scores_so_far(state["step"])
-        if self.runtime.is_main:  # what the main rank had counted; the others count from here
-            self.step.totals.copy_(state["totals"])
-
-    def _scores_so_far(self, done: int) -> dict[str, Score]:
-        """The last validation score that the journal holds up to step number `done`."""
-        return {
-            record["split"]: Score(record["loss"], record["accuracy"], record["count"])
-            for record in journal.read(self.folder.journal)
-            if record["kind"] == "evaluation" and record["step"] <= done
-        }
-
-    def _open_journal(self, first: int) -> Journal:
+    def _open_journal(self, first: int, changed: bool) -> Journal:
         """Begin the run folder, or cut its journal back to where the run goes on."""
+        kept = self.runtime.on_main(lambda: self._begin_folder(first, changed))
+        for record in kept:
+            if record["kind"] == "evaluation":
+                found = Score(record["loss"], record["accuracy"], record["count"])
+                self.scores[record["split"]] = (record["step"], found)
         if not self.runtime.is_main:
             return Journal(None)
-        self.folder.begin(self.config)
-        journal.cut_back(self.folder.journal, first)
         sinks: list[Sink] = [ProgressLine(self.config, first, self.total, self.console)]
         if self.config.track.wandb != "disabled":
-            sinks.append(WandbSink(self.config, self.folder.path, self.console))
+            sinks.append(WandbSink(self.config.track, self.folder.path, self.console))
         start = f"goes on at step {first}" if first else f"{self.total} steps"
-        self.console.print(
-            f"{self.folder.path}: {start}; {self._where}", highlight=False, soft_wrap=True
-        )
-        return Journal(self.folder.journal, sinks)
+        self._tell(f"{self.folder.path}: {start}; {self._where}")
+        return Journal(self.folder.journal, sinks, self._tell, len(kept))
 
     def _result(self, seconds: float) -> dict[str, Any]:
         """What the run came to; every figure of time says what it leaves out (see `Clock`)."""
-        clock, validation = self.clock, self.scores.get("validation")
+        clock, test = self.clock, self.scores["test"][1]
+        validation = self.scores["validation"][1] if "validation" in self.scores else None
         return {
-            "test_accuracy": self.scores["test"].accuracy,
-            "test_loss": self.scores["test"].loss,
-            "test_count": self.scores["test"].count,
+            "test_accuracy": test.accuracy,
+            "test_loss": test.loss,
+            "test_count": test.count,
             "val_accuracy": validation.accuracy if validation else None,
             "val_loss": validation.loss if validation else None,
             "epochs": self.config.train.epochs,
@@ -305,9 +387,11 @@ class Training:
             "loader": self.loader.name,
             "device": self.runtime.device.type,
             "world": self.runtime.world,
-            "plan": self.plan.fingerprint(),
-            "data": self.store.digest,
+            **self.state.describe(),
         }
+
+    def _tell(self, line: str) -> None:
+        self.console.print(redact(line), highlight=False, soft_wrap=True)
 
     def _steps(self, duration: Duration) -> int:
         return to_steps(duration, self.plan.steps_per_epoch, self.total)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,7 @@ class Muon(torch.optim.Optimizer):
         fix_norm: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self.found_inf: Tensor | None = None  # (); where it is 1 a step changes nothing
         self._momentum, self._nesterov = momentum, nesterov
         self._iterations, self._scale, self._fix_norm = iterations, scale, fix_norm
 
@@ -60,11 +61,25 @@ class Muon(torch.optim.Optimizer):
             weights: list[Tensor] = [each for each in group["params"] if each.grad is not None]
             if not weights:
                 continue
-            if self._fix_norm:
-                _set_norms(weights)
-            if group["weight_decay"]:
-                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            self._apply(weights, self._directions(weights), group["lr"])
+            if self.found_inf is None:
+                self._update(weights, group)
+            else:
+                self._update_unless(self.found_inf, weights, group)
+
+    def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
+        if self._fix_norm:
+            _set_norms(weights)
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        self._apply(weights, self._directions(weights), group["lr"])
+
+    def _update_unless(self, skip: Tensor, weights: list[Tensor], group: dict[str, Any]) -> None:
+        """Update, then put everything back where `skip` is 1: the device alone knows."""
+        changing = [*weights, *(self._momentum_of(weight) for weight in weights)]
+        before = [each.clone() for each in changing]
+        self._update(weights, group)
+        for each, old in zip(changing, before, strict=True):
+            torch.where(skip.bool(), old, each, out=each)
 
     def _directions(self, weights: list[Tensor]) -> list[Tensor]:
         """Update the momentum of each weight; return where it points."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fasttrain import config
 from fasttrain.errors import UserError
@@ -29,11 +29,18 @@ class Optimizers:
         self._groups = [group for each in members.values() for group in each.param_groups]
         self._rates = [float(group["lr"]) for group in self._groups]
 
-    def step(self, factor: float = 1.0) -> None:
-        """Update the parameters at `factor` times their groups' rates."""
+    def step(self, factor: float = 1.0, skip: Tensor | None = None) -> None:
+        """Update the parameters at `factor` times their groups' rates.
+
+        Args:
+            factor: Of all rates.
+            skip: () on the device; where it is 1 nothing changes, which takes no look at it.
+        """
         for group, rate in zip(self._groups, self._rates, strict=True):
             group["lr"] = rate * factor
         for member in self._members.values():
+            # The name by which torch's fused kernels take it from a gradient scaler.
+            member.found_inf = skip  # type: ignore[attr-defined]
             member.step()
 
     def zero_grad(self) -> None:

@@ -6,6 +6,7 @@ Shapes: B is this rank's slice of the batch.
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from fasttrain.runtime import Runtime
 from fasttrain.training.average import Average
 from fasttrain.training.optim import Optimizers
 from fasttrain.training.randomness import Randomness
+
+NEVER = torch.iinfo(torch.int64).max
 
 
 class Objective(nn.Module):
@@ -75,8 +78,11 @@ class TrainingStep:
         average: Follows the model.
 
     Attributes:
-        totals: (3,) on the device: sums of the loss, the right answers and the pictures since
-            they were taken.
+        totals: (5,) on the device, sums over the pictures since they were taken: the loss, the
+            right answers, the pictures, the norm of their batch's gradient, and 1 for those whose
+            update was skipped, which count nowhere else.
+        first_bad: () int64 on the device: the first step whose loss or gradient was not a finite
+            number, `NEVER` until there is one; skipped ones do not count.
     """
 
     def __init__(
@@ -91,13 +97,18 @@ class TrainingStep:
         self._optimizer, self._average = optimizer, average
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._parts, self._clip_norm = train.accumulate, train.clip_norm
+        self._skips = train.on_divergence == "skip"
         self._randomness = Randomness(seed, runtime.rank, runtime.device)
         joined = runtime.prepare(Objective(model, train.label_smoothing))
         self._objective = torch.compile(joined, dynamic=False) if runtime.compile else joined
         self._no_sync = partial(runtime.no_sync, joined)
         # The share of a part in the mean loss of its batch: where its backward pass begins.
         self._share = torch.tensor(1 / self._parts, device=runtime.device)
-        self.totals = torch.zeros(3, device=runtime.device)
+        self._buffers = list(model.buffers()) if self._skips else []
+        self.totals = torch.zeros(5, device=runtime.device)
+        self.first_bad = torch.full((), NEVER, device=runtime.device)
+        self._never = self.first_bad.clone()
+        self._left_out = torch.tensor([0.0, 0, 0, 0, 1], device=runtime.device)
 
     def __call__(self, step: int, pictures: Pictures, factor: float) -> None:
         """Train on batch number `step`; the model must be in training mode.
@@ -108,22 +119,54 @@ class TrainingStep:
             factor: Of the optimiser's rates.
         """
         self._randomness.seed(step)
+        before = [buffer.clone() for buffer in self._buffers]
         *first, last = _cut(pictures, self._parts)
-        for part in first:
-            with self._no_sync():
-                self._backward(part)
-        self._backward(last)  # over several ranks, gradients meet here
-        if self._clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._weights, self._clip_norm, foreach=True)
-        self._optimizer.step(factor)
+        figures = [self._backward_alone(part) for part in first]
+        figures.append(self._backward(last))  # over several ranks, gradients meet here
+        norm = self._clip()
+        skip = self._judge(step, torch.stack(figures).sum(dim=0), norm)
+        self._optimizer.step(factor, skip)
         self._optimizer.zero_grad()
+        for buffer, old in zip(self._buffers, before, strict=True):
+            torch.where(skip.bool(), old, buffer, out=buffer)  # type: ignore[union-attr]
         if self._average is not None:
             self._average.update(step)
 
-    def _backward(self, part: Pictures) -> None:
-        loss, totals = self._objective(part.images, part.labels, part.mixing)
+    def _backward_alone(self, part: Pictures) -> Tensor:
+        with self._no_sync():
+            return self._backward(part)
+
+    def _backward(self, part: Pictures) -> Tensor:
+        """Add to the gradients; return (3,) sums of the loss, right answers and pictures."""
+        loss, figures = self._objective(part.images, part.labels, part.mixing)
         loss.backward(self._share)
-        self.totals += totals
+        return cast(Tensor, figures)
+
+    def _clip(self) -> Tensor:
+        """Return the norm of all gradients together, which it bounds where that is wanted."""
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        if self._clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._weights, self._clip_norm, norm, foreach=True)
+        return norm
+
+    def _judge(self, step: int, figures: Tensor, norm: Tensor) -> Tensor | None:
+        """Count a step; return whether its update is to be skipped, as a number on the device.
+
+        The gradient is the same on all ranks, so all of them skip or none.
+        """
+        pictures = figures[2]
+        counted = torch.cat([figures, (norm * pictures)[None], torch.zeros_like(norm)[None]])
+        if not self._skips:
+            self.totals += counted
+            finite = (figures[0] + norm).isfinite()
+            torch.minimum(
+                self.first_bad, torch.where(finite, self._never, step), out=self.first_bad
+            )
+            return None
+        skip = ~norm.isfinite()
+        self.totals += torch.where(skip, pictures * self._left_out, counted)
+        return skip.float()
 
     def take_totals(self) -> Tensor:
         """Hand over the counters, still on the device, and start new ones."""

@@ -12,7 +12,7 @@ from rich.console import Console
 from fasttrain.cli import main
 from fasttrain.config import load
 from fasttrain.data import sources
-from fasttrain.training import loop
+from fasttrain.training.run import run as train
 
 CONFIG = """
 data: {dataset: cifar10, batch_size: 100}
@@ -96,7 +96,7 @@ def test_an_attention_network_trains_and_odd_settings_are_said(
     changes = ["train.epochs=1", "data.dataset=shapes", "data.validation=0", "data.batch_size=2500"]
     settings = load(config, [*changes, "train.compile=false", "train.device=cpu"])
     console = Console(file=StringIO(), width=200)
-    _, result = loop.run(settings, tmp_path / "run", console=console)
+    _, result = train(settings, tmp_path / "run", console=console)
     assert result["steps"] == 4
     assert isinstance(console.file, StringIO)
     assert "warning: model.gate.anneal=10epochs is longer than the run" in console.file.getvalue()

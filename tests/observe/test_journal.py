@@ -6,8 +6,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,6 +100,7 @@ def test_a_rank_that_only_takes_part_writes_nothing(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from types import SimpleNamespace
 from fasttrain.observe.journal import Journal
 
 journal = Journal(Path(sys.argv[1]))
@@ -174,17 +175,54 @@ def test_cutting_back_leaves_the_old_journal_until_the_new_one_is_whole(
 # No room
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        lambda: Journal(Path("/proc/fasttrain/metrics.jsonl")),
-        lambda: Journal(Path("/dev/full")).write(train(1)),
-    ],
-    ids=["open", "write"],
-)
-def test_a_journal_that_cannot_be_written_is_one_line(action: Callable[[], object]) -> None:
+def test_a_journal_that_cannot_be_opened_is_one_line() -> None:
     with pytest.raises(UserError, match=r"cannot write /.*: .*"):
-        action()
+        Journal(Path("/proc/fasttrain/metrics.jsonl"))
+
+
+def test_what_finds_no_room_is_told_once_and_kept_and_shown() -> None:
+    told: list[str] = []
+    shown = Sinks()
+    log = Journal(Path("/dev/full"), [shown], told.append)
+    log.write(train(1))
+    log.write(train(2))
+    log.close()
+    (line,) = told
+    assert line.startswith("warning: cannot write /dev/full: No space left on device; training")
+    assert shown.records == [train(1), train(2)]
+    assert log.records == 2
+
+
+def test_a_disk_that_takes_a_part_of_a_line_gets_the_rest_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Journal(path)
+    whole, room = log._file.write, [7, 0]
+
+    def write(content: bytes) -> int:
+        if not room:
+            return whole(content)
+        left = room.pop(0)
+        if not left:
+            raise OSError(28, "No space left on device")
+        return whole(content[:left])
+
+    monkeypatch.setattr(log, "_file", SimpleNamespace(write=write, fileno=log._file.fileno))
+    log.write(train(1))
+    assert path.stat().st_size == 7
+    log.write(train(2))
+    assert read(path) == [train(1), train(2)]
+
+
+class Sinks:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def show(self, record: Record) -> None:
+        self.records.append(record)
+
+    def close(self) -> None:
+        pass
 
 
 def test_cutting_back_drops_the_test_score_that_is_taken_again(tmp_path: Path) -> None:

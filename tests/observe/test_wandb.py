@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import signal
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,8 +18,9 @@ import wandb
 from rich.console import Console
 
 from fasttrain.config import Config
-from fasttrain.observe.journal import Journal, Record, read
-from fasttrain.observe.wandb import WandbSink, has_key
+from fasttrain.observe.journal import Record
+from fasttrain.observe.tracking import STATUS, WandbSink
+from fasttrain.observe.wandb import Follower, figures, has_key
 
 TRAIN: Record = {"kind": "train", "step": 7, "epoch": 2, "loss": 0.5, "accuracy": 0.25}
 VALIDATION: Record = {**TRAIN, "kind": "evaluation", "split": "validation", "count": 10}
@@ -58,88 +63,34 @@ def config(mode: str) -> Config:
     return Config.model_validate({"name": "mine", "track": {"wandb": mode, "project": "ours"}})
 
 
-class FakeRun:
-    """In place of a run of W&B: remembers, or fails where it is told to."""
-
-    def __init__(self, fail_in: str = "") -> None:
-        self.fail_in = fail_in
-        self.calls: list[tuple[str, Any, Any]] = []
-
-    def log(self, figures: dict[str, float], step: int) -> None:
-        self.calls.append(("log", figures, step))
-        if self.fail_in == "log":
-            raise ConnectionError("the server [/is] gone\nfor good")
-
-    def finish(self) -> None:
-        self.calls.append(("finish", None, None))
-        if self.fail_in == "finish":
-            raise ConnectionError("the server [/is] gone\nfor good")
+# What is sent
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """How wandb.init was called."""
-    calls: list[dict[str, Any]] = []
-
-    def init(**arguments: Any) -> FakeRun:
-        calls.append(arguments)
-        return FakeRun()
-
-    monkeypatch.setattr(wandb, "init", init)
-    return calls
+def test_figures_stand_under_their_kind_or_split() -> None:
+    assert figures(TRAIN) == {"train/epoch": 2, "train/loss": 0.5, "train/accuracy": 0.25}
+    assert figures(VALIDATION)["validation/count"] == 10
+    rollback = {"kind": "rollback", "step": 8, "epoch": 2, "to": 6}
+    assert figures(rollback) == {"rollback/epoch": 2, "rollback/to": 6}
 
 
-def use(monkeypatch: pytest.MonkeyPatch, run: FakeRun) -> None:
-    monkeypatch.setattr(wandb, "init", lambda **_: run)
-
-
-# What it is shown
-
-
-def test_records_are_logged_under_their_kind_or_split_at_their_step(
-    folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = FakeRun()
-    use(monkeypatch, run)
-    sink = WandbSink(config("offline"), folder, told.console)
-    sink.show(TRAIN)
-    sink.show(VALIDATION)
+def keep(folder: Path, told: Told, *records: Record, mode: str = "offline") -> None:
+    """Follow a run that writes these records, to its end."""
+    (folder / "config.yaml").write_text(config(mode).to_yaml())
+    sink = WandbSink(config(mode).track, folder, told.console)
+    with (folder / "metrics.jsonl").open("a") as journal:
+        journal.writelines(json.dumps(record) + "\n" for record in records)
     sink.close()
-    assert run.calls == [
-        ("log", {"train/epoch": 2, "train/loss": 0.5, "train/accuracy": 0.25}, 7),
-        (
-            "log",
-            {
-                "validation/epoch": 2,
-                "validation/loss": 0.5,
-                "validation/accuracy": 0.25,
-                "validation/count": 10,
-            },
-            7,
-        ),
-        ("finish", None, None),
-    ]
-    assert told.lines == []
 
 
-def test_the_run_has_the_name_of_its_folder_and_is_gone_on_with(
-    folder: Path, told: Told, started: list[dict[str, Any]]
-) -> None:
-    WandbSink(config("offline"), folder, told.console)
-    assert {
-        "project": "ours",
-        "name": "my-run",
-        "id": "my-run",
-        "resume": "allow",
-        "dir": str(folder),
-        "mode": "offline",
-        "config": config("offline").model_dump(mode="json"),
-    }.items() <= started[0].items()
+def content(folder: Path) -> list[bytes]:
+    """The files of all processes of the run, oldest first."""
+    written = sorted(folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.parent.name)
+    return [path.read_bytes() for path in written]
 
 
 @pytest.fixture
 def server() -> Iterator[socket.socket]:
-    """Listens where W&B is said to be."""
+    """Listens where W&B is said to be, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
@@ -149,43 +100,53 @@ def test_offline_the_figures_are_on_disk_and_no_one_is_called(
     folder: Path, told: Told, server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
-    sink = WandbSink(config("offline"), folder, told.console)
-    sink.show({**TRAIN, "loss": 0.123456789})
-    sink.close()
-    wandb.teardown()  # as at the end of the process: the last lines are written now
-    assert told.lines == []
-    (written,) = folder.glob("wandb/offline-run-*/*.wandb")
-    content = written.read_bytes()
-    assert b"train/loss" in content
-    assert b"0.123456789" in content
+    keep(folder, told, {**TRAIN, "loss": 0.123456789}, VALIDATION)
+    (written,) = content(folder)
+    assert b"train/loss" in written
+    assert b"0.123456789" in written
+    assert b"validation/count" in written
+    assert b"my-run" in written
+    (line,) = told.lines
+    assert line.startswith("W&B: offline; to send it later: wandb sync ")
+    assert Path(line.split()[-1]).is_dir()
     with pytest.raises(BlockingIOError):
         server.accept()
+
+
+def test_a_run_that_goes_on_sends_what_was_not_sent(folder: Path, told: Told) -> None:
+    keep(folder, told, {**TRAIN, "loss": 0.111111111})
+    keep(folder, told, {**TRAIN, "step": 8, "loss": 0.222222222})
+    first, second = content(folder)
+    assert b"0.111111111" in first
+    assert b"0.222222222" in second
+    assert b"0.111111111" not in second
+
+
+def test_the_follower_ends_with_a_trainer_that_is_killed(folder: Path, told: Told) -> None:
+    (folder / "config.yaml").write_text(config("offline").to_yaml())
+    (folder / "metrics.jsonl").write_text(json.dumps({**TRAIN, "loss": 0.333333333}) + "\n")
+    child = os.fork()
+    if child == 0:
+        WandbSink(config("offline").track, folder, told.console)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    status, end = folder / "wandb" / STATUS, time.monotonic() + 60
+    while not (status.exists() and json.loads(status.read_text())["done"]):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert b"0.333333333" in content(folder)[0]
 
 
 # Online, offline, or as it comes
 
 
-def test_auto_is_offline_where_no_key_is_configured(
-    folder: Path, told: Told, started: list[dict[str, Any]]
-) -> None:
-    WandbSink(config("auto"), folder, told.console)
-    assert started[0]["mode"] == "offline"
-
-
 def test_auto_is_online_where_a_key_is_configured(
-    folder: Path, told: Told, started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert Follower("auto", "ours", folder)._mode == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    WandbSink(config("auto"), folder, told.console)
-    assert started[0]["mode"] == "online"
-
-
-@pytest.mark.parametrize("mode", ["online", "offline"])
-def test_what_was_asked_for_is_what_is_done(
-    folder: Path, told: Told, started: list[dict[str, Any]], mode: str
-) -> None:
-    WandbSink(config(mode), folder, told.console)
-    assert started[0]["mode"] == mode
+    assert Follower("auto", "ours", folder)._mode == "online"
+    assert Follower("offline", "ours", folder)._mode == "offline"
 
 
 def log_in(file: Path, host: str) -> None:
@@ -233,59 +194,27 @@ def test_a_broken_login_file_is_no_key(tmp_path: Path) -> None:
 # Trouble
 
 
-def keep_journal(sink: WandbSink, path: Path) -> None:
-    journal = Journal(path, [sink])
-    for record in (TRAIN, VALIDATION, {**TRAIN, "step": 8}):
-        journal.write(record)
-    journal.close()
+@pytest.mark.parametrize("key", [None, "0123456789" * 4])
+def test_without_a_key_or_a_server_all_is_kept_and_one_line_says_how_to_send_it(
+    folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    if key:
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    start = time.monotonic()
+    keep(folder, told, TRAIN, mode="online")
+    assert time.monotonic() - start < 90
+    (line,) = told.lines
+    assert line.startswith("W&B: ")
+    assert "to send it later: wandb sync " in line
+    assert any(b"train/loss" in one for one in content(folder))
 
 
-def test_a_start_that_fails_is_told_once_and_the_run_goes_on(
+def test_a_follower_that_cannot_start_is_told_and_the_run_goes_on(
     folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def init(**_: Any) -> None:
-        raise wandb.errors.CommError("no [/route] to\nthe host")
-
-    monkeypatch.setattr(wandb, "init", init)
-    keep_journal(WandbSink(config("online"), folder, told.console), folder / "metrics.jsonl")
-    assert told.lines == [
-        "W&B is left out of this run (no [/route] to the host); the figures are in metrics.jsonl"
-    ]
-    assert len(read(folder / "metrics.jsonl")) == 3
-
-
-@pytest.mark.parametrize(("fail_in", "calls"), [("log", 1), ("finish", 4)])
-def test_a_failure_on_the_way_is_told_once_and_the_run_goes_on(
-    folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch, fail_in: str, calls: int
-) -> None:
-    run = FakeRun(fail_in)
-    use(monkeypatch, run)
-    keep_journal(WandbSink(config("online"), folder, told.console), folder / "metrics.jsonl")
-    assert told.lines == [
-        "W&B is left out of this run (the server [/is] gone for good); "
-        "the figures are in metrics.jsonl"
-    ]
-    assert len(read(folder / "metrics.jsonl")) == 3
-    assert len(run.calls) == calls
-
-
-def test_an_error_without_words_is_told_by_its_name(
-    folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def init(**_: Any) -> None:
-        raise TimeoutError
-
-    monkeypatch.setattr(wandb, "init", init)
-    WandbSink(config("online"), folder, told.console)
-    assert "(TimeoutError)" in told.lines[0]
-
-
-def test_a_user_who_interrupts_is_obeyed(
-    folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def init(**_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(wandb, "init", init)
-    with pytest.raises(KeyboardInterrupt):
-        WandbSink(config("online"), folder, told.console)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    keep(folder, told, TRAIN)
+    assert told.lines == ["W&B: not finished (it did not start); the figures are in metrics.jsonl"]

@@ -18,7 +18,7 @@ from fasttrain.data.shapes import ShapesSource
 from fasttrain.errors import UserError
 from fasttrain.observe import journal
 from fasttrain.training import checkpoint
-from fasttrain.training.loop import run
+from fasttrain.training.run import run
 from fasttrain.training.step import TrainingStep
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {

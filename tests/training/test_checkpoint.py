@@ -42,8 +42,16 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
 
 
-def save(root: Path, step: int, keep: int = 2) -> Path:
-    return checkpoint.save(root, step, build(step), {"step": step}, keep)
+def snapshot(
+    step: int, model: nn.Module, state: dict[str, Any], score: float | None = None
+) -> checkpoint.Snapshot:
+    weights = checkpoint.weights_of(model)
+    return checkpoint.Snapshot(step, weights, None, checkpoint.copy(state), score)
+
+
+def save(root: Path, step: int, keep: int = 2, score: float | None = None) -> Path:
+    one = snapshot(step, build(step), {"step": step}, score)
+    return checkpoint.save(root, one, keep, best=score is not None)
 
 
 def names(root: Path) -> list[str]:
@@ -79,7 +87,7 @@ def test_a_checkpoint_holds_the_weights_the_buffers_and_the_state(tmp_path: Path
         "optimizer": optimizer.state_dict(),
         "clock": {"images": 5, "train": 0.25},
     }
-    folder = checkpoint.save(tmp_path, 3, model, state, keep=2)
+    folder = checkpoint.save(tmp_path, snapshot(3, model, state), keep=2)
     assert names(folder) == ["manifest.json", "model.safetensors", "state.pt"]
 
     other = build(seed=1)
@@ -105,7 +113,7 @@ def test_the_weights_stand_under_the_names_of_the_model(tmp_path: Path) -> None:
 
 def test_weights_in_channels_last_memory_come_back_as_they_were(tmp_path: Path) -> None:
     model = nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
-    folder = checkpoint.save(tmp_path, 1, model, {}, keep=1)
+    folder = checkpoint.save(tmp_path, snapshot(1, model, {}), keep=1)
     other = nn.Conv2d(3, 5, 3).to(memory_format=torch.channels_last)
     checkpoint.load_weights(folder, other)
     assert torch.equal(other.weight, model.weight)
@@ -227,10 +235,56 @@ def test_the_newest_few_are_kept(tmp_path: Path, keep: int) -> None:
     assert names(tmp_path) == expected[-keep:]
 
 
-def test_a_checkpoint_of_the_same_step_is_written_anew(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_of_the_same_step_is_written_anew(tmp_path: Path) -> None:
     (save(tmp_path, 10) / "state.pt").unlink()
     folder = save(tmp_path, 10)
     assert checkpoint.newest(tmp_path) == (folder, [])
+
+
+def test_a_whole_checkpoint_of_the_same_step_is_never_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save(tmp_path, 10, keep=1)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_: pytest.fail("it was deleted"))
+    assert save(tmp_path, 10, keep=1) == folder
+    assert checkpoint.newest(tmp_path) == (folder, [])
+
+
+def test_the_best_stays_beside_the_newest(tmp_path: Path) -> None:
+    for step, score in ((5, 0.2), (10, 0.9), (15, 0.5), (20, 0.9), (25, 0.1), (30, 0.2)):
+        save(tmp_path, step, keep=1, score=score)
+    assert names(tmp_path) == ["step-00000020", "step-00000030"]
+    assert checkpoint.best(tmp_path) == tmp_path / "step-00000020"
+
+
+def test_what_was_not_scored_is_not_the_best(tmp_path: Path) -> None:
+    assert checkpoint.best(tmp_path) is None
+    save(tmp_path, 5)
+    assert checkpoint.best(tmp_path) is None
+    scored = save(tmp_path, 10, score=0.0)
+    save(tmp_path, 15)
+    assert checkpoint.best(tmp_path) == scored
+    truncate(scored / "state.pt")
+    assert checkpoint.best(tmp_path) is None
+
+
+def test_a_copy_shares_nothing_and_keeps_its_layout() -> None:
+    weight = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    state = {"a": [weight, 3], "b": {"c": weight[0], "d": "text"}}
+    found = checkpoint.copy(state)
+    expected = weight.clone()
+    weight.zero_()
+    assert torch.equal(found["a"][0], expected)
+    assert torch.equal(found["b"]["c"], expected[0])
+    assert found["a"][0].is_contiguous(memory_format=torch.channels_last)
+    assert (found["a"][1], found["b"]["d"]) == (3, "text")
+
+
+def test_a_state_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path, 1)
+    assert checkpoint.load_state(folder, ["step"])["step"] == 1
+    message = refusal(lambda: checkpoint.load_state(folder, ["step", "optimizer", "clock"]))
+    assert "optimizer, clock is missing" in message
 
 
 @pytest.mark.parametrize("keep", [1, 2])

@@ -125,13 +125,13 @@ def test_the_counters_add_up_the_loss_the_right_answers_and_the_pictures(runtime
         loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
         right += int((logits.argmax(dim=1) == batch.labels).sum())
         step(0, batch, 1.0)
-    assert step.take_totals().tolist() == pytest.approx([loss, right, 40], rel=1e-5)
+    assert step.take_totals()[:3].tolist() == pytest.approx([loss, right, 40], rel=1e-5)
 
 
 def test_counters_that_were_taken_start_again_and_stay_as_they_were(runtime: Runtime) -> None:
     model = build()
     step = training(model, runtime)
-    assert step.take_totals().tolist() == [0.0, 0.0, 0.0]
+    assert step.take_totals().tolist() == [0.0] * 5
     step(0, pictures(0), 1.0)
     first = step.take_totals()
     before = first.clone()
@@ -139,7 +139,7 @@ def test_counters_that_were_taken_start_again_and_stay_as_they_were(runtime: Run
     assert torch.equal(first, before)
     second = step.take_totals()
     assert not torch.equal(first, second)
-    assert step.take_totals().tolist() == [0.0, 0.0, 0.0]
+    assert step.take_totals().tolist() == [0.0] * 5
 
 
 def test_the_counted_loss_is_the_one_that_is_trained_on(runtime: Runtime) -> None:

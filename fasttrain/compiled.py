@@ -1,0 +1,195 @@
+"""Compiled code that is kept: from run to run, and with a run that goes on elsewhere.
+
+torch's compiler keeps what it generates in a folder and trusts what it finds there: it loads
+shared libraries and unpickles. So the folder belongs to this user alone, every file in it is held
+to a checksum before it is used, and what does not hold is thrown away and made again.
+
+<run folder>/compiled/<key>   what this run uses; no other process writes there
+<user's cache>/compiled/<key> what the next run of the kind begins with
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from fasttrain.errors import UserError
+from fasttrain.files import atomic_folder, write_text
+
+_SEAL = "sealed.json"
+_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def key(device: torch.device, settings: str) -> str:
+    """Name what compiled code depends on: torch, Python, the processor, and what is compiled.
+
+    Args:
+        device: Where it runs.
+        settings: Everything of the configuration that shapes the graphs.
+    """
+    cpu = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    gpu = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
+    parts = [torch.__version__, platform.python_version(), *cpu, *gpu, settings]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+class CompiledCode:
+    """The folder of a run's compiled code, while the run goes.
+
+    Whoever has set `TORCHINDUCTOR_CACHE_DIR` is obeyed, and nothing is done.
+
+    Args:
+        name: `key(...)`.
+        run: The run folder.
+        cache: The user's cache folder.
+        tell: Shows the user a line.
+        active: Whether anything is compiled.
+        main: Whether this rank looks after the folder.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Path,
+        cache: Path,
+        tell: Callable[[str], None],
+        active: bool = True,
+        main: bool = True,
+    ) -> None:
+        self.folder = run / "compiled" / name
+        self._kept = cache / "compiled" / name
+        self._tell, self._main = tell, main
+        self._ours = active and _VARIABLE not in os.environ
+        self._stand_in: tempfile.TemporaryDirectory[str] | None = None
+
+    def prepare(self) -> Path:
+        """Fill the folder with what is at hand and whole; the main rank does it for all.
+
+        Returns the folder to use: another one, for this process only, where it cannot be made.
+        """
+        if not self._ours:
+            return self.folder
+        try:
+            self._throw_away_what_does_not_hold(self.folder)
+            if not self.folder.exists() and self._is_usable(self._kept):
+                _copy(self._kept, self.folder)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return self.folder
+        except (OSError, UserError) as error:
+            self._stand_in = tempfile.TemporaryDirectory(prefix="fasttrain-compiled-")
+            self._tell(f"warning: compiled code is not kept: {error}")
+            return Path(self._stand_in.name)
+
+    def use(self, folder: Path) -> CompiledCode:
+        """Let torch's compiler use `folder`, until this object's end."""
+        if self._ours:
+            os.environ[_VARIABLE] = str(folder)
+        return self
+
+    def __enter__(self) -> CompiledCode:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._ours:
+            os.environ.pop(_VARIABLE, None)
+        if self._stand_in is not None:
+            self._stand_in.cleanup()
+
+    def seal(self) -> None:
+        """Note the checksum of all that was generated so far; keep a copy for the next run."""
+        if not (self._ours and self._main) or self._stand_in is not None:
+            return
+        try:
+            _withdraw_from_others(self.folder)
+            digests = {str(path.relative_to(self.folder)): _sha256(path) for path in self._files()}
+            write_text(self.folder / _SEAL, json.dumps(digests, indent=1))
+            if _digests(self._kept) != digests:
+                shutil.rmtree(self._kept, ignore_errors=True)
+                _copy(self.folder, self._kept)
+        except (OSError, UserError) as error:
+            self._tell(f"warning: compiled code is not kept: {error}")
+
+    def _files(self) -> list[Path]:
+        found = [path for path in self.folder.rglob("*") if path.is_file()]
+        return sorted(path for path in found if path.name != _SEAL and path.suffix != ".lock")
+
+    def _is_usable(self, folder: Path) -> bool:
+        """Whether a folder of the user's cache may be used; says why not."""
+        if not folder.exists():
+            return False
+        flaw = _flaw(folder)
+        if flaw:
+            self._tell(f"compiles anew: {folder} is not used, {flaw}")
+        return flaw is None
+
+    def _throw_away_what_does_not_hold(self, folder: Path) -> None:
+        """What a killed process left unfinished, what was damaged, what others could write."""
+        if folder.exists() and not self._is_usable(folder):
+            shutil.rmtree(folder)
+
+
+def _flaw(folder: Path) -> str | None:
+    """Why compiled code is not to be trusted; `None` where it is."""
+    for path in (folder, *folder.rglob("*")):
+        about = path.lstat()
+        if about.st_uid != os.getuid() or stat.S_ISLNK(about.st_mode):
+            return f"{path.name} is not this user's own"
+        if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"others can write {path.name}"
+    digests = _digests(folder)
+    if digests is None:
+        return "it was not finished"
+    for name, digest in digests.items():
+        if not (folder / name).is_file() or _sha256(folder / name) != digest:
+            return f"the checksum of {name} does not hold"
+    known = {str(folder / name) for name in digests} | {str(folder / _SEAL)}
+    for path in folder.rglob("*"):
+        if path.is_file() and path.suffix != ".lock" and str(path) not in known:
+            return f"{path.name} was added behind its back"
+    return None
+
+
+def _withdraw_from_others(folder: Path) -> None:
+    """Take the right to write from all but the owner, whatever the user's mask gives."""
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):  # the compiler's own temporary files
+            path.chmod(path.stat().st_mode & ~(stat.S_IWGRP | stat.S_IWOTH))
+
+
+def _digests(folder: Path) -> dict[str, str] | None:
+    with suppress(OSError, ValueError):
+        content = json.loads((folder / _SEAL).read_text())
+        if isinstance(content, dict):
+            return content
+    return None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder; it appears whole, for this user alone, or not at all."""
+    if target.exists():
+        return
+    with atomic_folder(target) as aside:
+        shutil.copytree(source, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock"))
+        aside.chmod(0o700)
+    target.chmod(0o700)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,56 @@
+"""Writing checkpoints beside the training, which stops only while its state is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from fasttrain.config import Checkpoint
+from fasttrain.errors import UserError
+from fasttrain.training import checkpoint
+from fasttrain.training.checkpoint import Snapshot
+
+
+class Saver:
+    """Writes one checkpoint at a time, in a thread of its own.
+
+    A disk that is full does not end a run: it is told, the checkpoints that are there stay, and
+    the next one is tried again.
+
+    Args:
+        root: The folder of checkpoints.
+        settings: Which of them stay.
+        tell: Shows the user a line.
+    """
+
+    def __init__(self, root: Path, settings: Checkpoint, tell: Callable[[str], None]) -> None:
+        self._root, self._settings, self._tell = root, settings, tell
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Begin to write; waits only for the one before, should that still be written."""
+        self.wait()
+        self._writing = self._thread.submit(
+            checkpoint.save, self._root, snapshot, self._settings.keep, self._settings.best
+        )
+
+    def wait(self) -> Path | None:
+        """Wait until nothing is being written; return what was, unless that failed."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return None
+        try:
+            return writing.result()
+        except UserError as error:
+            self._tell(
+                f"warning: no checkpoint was written: {error}; training goes on, earlier "
+                "checkpoints stay, and the next one is tried again"
+            )
+            return None
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        self.wait()
+        self._thread.shutdown()

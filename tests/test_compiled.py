@@ -1,0 +1,180 @@
+"""Compiled code is used only where it is whole and nobody else's, and made anew elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fasttrain.compiled import CompiledCode, key
+
+
+@pytest.fixture(autouse=True)
+def _no_folder_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+
+
+class Place:
+    """A user's cache, and runs that use it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.said = root, list[str]()
+        self.cache = root / "cache"
+
+    def code(self, run: str, name: str = "k") -> CompiledCode:
+        return CompiledCode(name, self.root / run, self.cache, self.said.append)
+
+    def generate(self, run: str) -> Path:
+        """A run that finds nothing and generates two files."""
+        code = self.code(run)
+        folder = code.prepare()
+        assert list(folder.iterdir()) == []
+        (folder / "ab").mkdir()
+        (folder / "ab" / "kernel.so").write_bytes(b"\x7fELF and so on")
+        (folder / "ab" / "graph.py").write_text("code")
+        (folder / "ab" / "x.lock").touch()
+        code.seal()
+        return folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+WHOLE = {"ab/kernel.so", "ab/graph.py", "sealed.json"}
+
+
+def test_the_next_run_and_the_run_that_goes_on_find_what_was_generated(place: Place) -> None:
+    folder = place.generate("first")
+    assert names(place.code("second").prepare()) == WHOLE
+    assert names(place.code("first").prepare()) == WHOLE | {"ab/x.lock"}
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert place.said == []
+
+
+def test_a_run_that_goes_on_elsewhere_carries_its_code(place: Place, tmp_path: Path) -> None:
+    place.generate("first")
+    subprocess.run(["cp", "-r", str(tmp_path / "first"), str(tmp_path / "moved")], check=True)
+    elsewhere = CompiledCode("k", tmp_path / "moved", tmp_path / "no-cache", place.said.append)
+    assert names(elsewhere.prepare()) >= WHOLE
+
+
+def test_other_versions_and_settings_have_other_folders(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.generate("first")
+    assert names(place.code("second", "other").prepare()) == set()
+    cpu = torch.device("cpu")
+    one = key(cpu, "model")
+    assert one == key(cpu, "model") != key(cpu, "other model")
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    assert one != key(cpu, "model")
+
+
+def truncate(folder: Path) -> None:
+    (folder / "ab" / "kernel.so").write_bytes(b"\x7fELF")
+
+
+def unseal(folder: Path) -> None:
+    (folder / "sealed.json").unlink()
+
+
+def garble(folder: Path) -> None:
+    (folder / "sealed.json").write_text("{")
+
+
+def plant(folder: Path) -> None:
+    (folder / "ab" / "evil.so").write_bytes(b"\x7fELF")
+
+
+def share(folder: Path) -> None:
+    (folder / "ab").chmod(0o777)
+
+
+def give_away(folder: Path) -> None:
+    os.chown(folder / "ab" / "kernel.so", 12345, -1)
+
+
+def link(folder: Path) -> None:
+    (folder / "ab" / "kernel.so").unlink()
+    (folder / "ab" / "kernel.so").symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("run", ["first", "second"])
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (truncate, "the checksum of ab/kernel.so does not hold"),
+        (unseal, "it was not finished"),
+        (garble, "it was not finished"),
+        (plant, "evil.so was added behind its back"),
+        (share, "others can write ab"),
+        (link, "kernel.so is not this user's own"),
+        (give_away, "kernel.so is not this user's own"),
+    ],
+)
+def test_what_does_not_hold_is_not_used_and_made_anew(
+    place: Place, run: str, harm: Callable[[Path], None], reason: str
+) -> None:
+    if harm is give_away and os.getuid() != 0:
+        pytest.skip("only root can give a file away")
+    place.generate("first")
+    harm(place.cache / "compiled" / "k")
+    harm(place.root / "first" / "compiled" / "k")
+    assert names(place.code(run).prepare()) == set()
+    assert reason in place.said[0]
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "read-only"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_where_nothing_can_be_written_code_is_not_kept(place: Place, read_only: Path) -> None:
+    code = CompiledCode("k", read_only / "run", place.cache, place.said.append)
+    with code:
+        folder = code.prepare()
+        assert folder.is_dir()
+        assert read_only not in folder.parents
+        code.seal()
+    assert not folder.exists()
+    assert "compiled code is not kept" in place.said[0]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_the_next_run(
+    place: Place, read_only: Path
+) -> None:
+    code = CompiledCode("k", place.root / "run", read_only / "cache", place.said.append)
+    (code.prepare() / "kernel.so").touch()
+    code.seal()
+    assert "read-only" in place.said[0]
+    assert names(place.code("run").prepare()) == {"kernel.so", "sealed.json"}
+
+
+def test_the_compiler_is_told_and_untold(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = place.code("run")
+    with code:
+        code.use(code.prepare())
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(code.folder)
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")
+    with place.code("other") as code:
+        code.use(code.prepare())
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/mine"
+        code.seal()
+    assert not (place.root / "other").exists()

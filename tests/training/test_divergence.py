@@ -1,0 +1,242 @@
+"""A loss or gradient that is not a finite number: noticed, told, skipped or gone back from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from rich.console import Console
+from torch import Tensor
+
+from fasttrain.config import Config, Ema, Optim, Train
+from fasttrain.data import sources
+from fasttrain.data.loader import Pictures
+from fasttrain.data.shapes import ShapesSource
+from fasttrain.errors import DivergedError
+from fasttrain.observe import journal
+from fasttrain.runtime import Runtime
+from fasttrain.training import checkpoint, optim
+from fasttrain.training.average import Average
+from fasttrain.training.run import run
+from fasttrain.training.step import NEVER, TrainingStep
+from tests.networks import small_network
+
+OPTIMIZERS: list[dict[str, object]] = [
+    {"name": "sgd", "nesterov": True, "weight_decay": 0.01},
+    {"name": "adamw"},
+    {"name": "muon", "weight_decay": 0.01, "rest": {"name": "adamw"}},
+]
+TRAIN = Train(device="cpu", precision="fp32", compile=False, accumulate=2)
+STEPS = 6  # in an epoch of the runs below
+
+
+def pictures(seed: int, bad: bool = False) -> Pictures:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(8, 3, 8, 8, generator=generator)
+    if bad:
+        images[5, 0, 0, 0] = torch.nan
+    labels = torch.randint(0, 5, (8,), generator=generator)
+    return Pictures(images.to(memory_format=torch.channels_last), labels, 8)
+
+
+def flat(state: Any) -> list[Tensor]:
+    if isinstance(state, dict):
+        return [leaf for value in state.values() for leaf in flat(value)]
+    return [state] if isinstance(state, Tensor) else []
+
+
+@pytest.mark.parametrize("values", OPTIMIZERS, ids=lambda values: str(values["name"]))
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_skipped_step_leaves_everything_as_it_was(
+    runtime: Runtime, values: dict[str, object], clip_norm: float | None
+) -> None:
+    model = small_network("batch")
+    chosen: Optim = TypeAdapter(Optim).validate_python(values)
+    optimizer = optim.build(chosen, model)
+    train = TRAIN.model_copy(update={"on_divergence": "skip", "clip_norm": clip_norm})
+    step = TrainingStep(model, optimizer, runtime, train, 0)
+    step(0, pictures(0), 1.0)
+    step.take_totals()
+    before = checkpoint.copy({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    step(1, pictures(1, bad=True), 1.0)
+    after = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    for old, new in zip(flat(before), flat(after), strict=True):
+        assert torch.equal(old, new)
+    assert step.take_totals().tolist() == [0, 0, 0, 0, 8]
+    step(2, pictures(2), 1.0)
+    assert not torch.equal(before["model"]["head.weight"], model.state_dict()["head.weight"])
+    assert step.take_totals()[2:].tolist()[::2] == [8, 0]
+
+
+@pytest.mark.parametrize("values", OPTIMIZERS, ids=lambda values: str(values["name"]))
+def test_steps_that_may_be_skipped_train_as_others(
+    runtime: Runtime, values: dict[str, object]
+) -> None:
+    ends = []
+    for policy in ("skip", "stop"):
+        model = small_network("batch")
+        chosen: Optim = TypeAdapter(Optim).validate_python(values)
+        train = TRAIN.model_copy(update={"on_divergence": policy})
+        average = Average(model, Ema())
+        step = TrainingStep(model, optim.build(chosen, model), runtime, train, 0, average)
+        for at in range(3):
+            step(at, pictures(at), 1.0)
+        ends.append({**model.state_dict(), "average": next(average.model.parameters())})
+    for name, value in ends[0].items():
+        assert torch.equal(value, ends[1][name]), name
+
+
+def test_the_first_bad_step_is_remembered_on_the_device(runtime: Runtime) -> None:
+    model = small_network()
+    step = TrainingStep(model, optim.build(Config().optim, model), runtime, TRAIN, 0)
+    step(3, pictures(3), 1.0)
+    assert step.first_bad.item() == NEVER
+    for at in (4, 5):
+        step(at, pictures(at, bad=True), 1.0)
+    assert step.first_bad.item() == 4
+
+
+def test_a_gradient_alone_can_be_bad(runtime: Runtime) -> None:
+    model = small_network()
+    step = TrainingStep(model, optim.build(Config().optim, model), runtime, TRAIN, 0)
+    weight = next(model.parameters())
+    weight.register_hook(lambda gradient: gradient * torch.inf)
+    step(7, pictures(7), 1.0)
+    assert step.first_bad.item() == 7
+    assert step.take_totals()[0].isfinite()
+
+
+# Whole runs
+
+
+@pytest.fixture(autouse=True)
+def _few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "ShapesSource", lambda: ShapesSource(train=120, test=30))
+
+
+def recipe(**train: Any) -> Config:
+    quick = {"epochs": 3, "device": "cpu", "precision": "fp32", "compile": False}
+    return Config.model_validate(
+        {
+            "data": {"dataset": "shapes", "batch_size": 16, "validation": 20},
+            "model": {"widths": [4, 6], "norm": "batch"},
+            "train": {**quick, "log_every": "2steps", **train},
+            "checkpoint": {"every": "3steps"},
+        }
+    )
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """Let the pictures of these steps, counted from 0, hold something that is no number."""
+    whole = TrainingStep.__call__
+
+    def spoiled(self: TrainingStep, step: int, batch: Pictures, factor: float) -> None:
+        images = batch.images * torch.nan if step in steps else batch.images
+        whole(self, step, Pictures(images, batch.labels, batch.valid), factor)
+
+    monkeypatch.setattr(TrainingStep, "__call__", spoiled)
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    return [one for one in journal.read(folder / "metrics.jsonl") if one["kind"] == kind]
+
+
+def test_a_run_that_diverges_stops_and_names_the_step_its_pictures_and_the_way_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 7)
+    with pytest.raises(DivergedError) as caught:
+        run(recipe(), tmp_path / "run", console=Console(quiet=True))
+    message = str(caught.value)
+    assert "step 8" in message
+    assert "step-00000006" in message
+    about = json.loads((tmp_path / "run" / "divergence.json").read_text())
+    assert about["step"] == 8
+    assert len(about["pictures"]) == 16
+    assert f"pictures {about['pictures'][0]}, {about['pictures'][1]}, " in message
+    outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
+    assert (outcome["outcome"], outcome["exit_code"]) == ("diverged", 3)
+
+
+def test_a_run_goes_back_and_passes_over_the_bad_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 7)
+    folder, result = run(
+        recipe(on_divergence="rollback"), tmp_path / "run", console=Console(quiet=True)
+    )
+    assert [(one["step"], one["to"]) for one in records(folder.path, "rollback")] == [(8, 6)]
+    assert result["rollbacks"] == 1
+    steps = [one["step"] for one in records(folder.path, "train")]
+    assert steps == [2, 4, 6, 10, 12, 14, 16, 18]
+    assert checkpoint.newest(folder.checkpoints)[0] == folder.checkpoints / "step-00000018"
+
+
+def test_a_run_that_went_back_and_was_cut_off_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 7)
+    config = recipe(on_divergence="rollback")
+    whole, _ = run(config, tmp_path / "whole", console=Console(quiet=True))
+    ends = [(whole.checkpoints / "step-00000018" / "model.safetensors").read_bytes()]
+    for cut in (8, 10):  # behind the bad step: before a checkpoint was written, and after
+        folder = tmp_path / f"cut{cut}"
+        spoiled = TrainingStep.__call__
+
+        def cut_off(
+            self: TrainingStep,
+            step: int,
+            batch: Pictures,
+            factor: float,
+            at: int = cut,
+            whole: Callable[..., None] = spoiled,
+        ) -> None:
+            if step == at and self.totals.isfinite().all():
+                raise KeyboardInterrupt
+            whole(self, step, batch, factor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingStep, "__call__", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                run(config, folder, console=Console(quiet=True))
+        run(config, folder, resume=True, console=Console(quiet=True))
+        ends.append((folder / "checkpoints/step-00000018/model.safetensors").read_bytes())
+        assert len(records(folder, "rollback")) == 1
+    assert len(set(ends)) == 1
+
+
+def test_a_run_goes_back_only_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, 7, 9, 11)
+    config = recipe(on_divergence="rollback", rollbacks=2)
+    with pytest.raises(DivergedError, match="step 12"):
+        run(config, tmp_path / "run", console=Console(quiet=True))
+    assert len(records(tmp_path / "run", "rollback")) == 2
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 1)
+    with pytest.raises(DivergedError, match="the last good checkpoint is none"):
+        run(recipe(on_divergence="rollback"), tmp_path / "run", console=Console(quiet=True))
+
+
+def test_a_run_that_skips_says_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, 7)
+    folder, result = run(
+        recipe(on_divergence="skip"), tmp_path / "run", console=Console(quiet=True)
+    )
+    skipped = {one["step"]: one["skipped"] for one in records(folder.path, "train")}
+    assert {step for step, count in skipped.items() if count} == {8}
+    assert result["steps"] == 18
+
+
+def test_skipping_everything_is_no_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, *range(6, 18))
+    with pytest.raises(DivergedError):
+        run(recipe(on_divergence="skip"), tmp_path / "run", console=Console(quiet=True))
