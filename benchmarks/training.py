@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fasttrain.config import load
+from fasttrain.errors import UserError
 from fasttrain.files import write_text
 
 _ATTEMPTS = "attempts.json"  # the seconds of every process that worked on the run
@@ -22,10 +24,12 @@ def train(config: Path, overrides: list[str], folder: Path) -> dict[str, Any]:
     """
     attempts = folder.parent / f"{folder.name}-{_ATTEMPTS}"
     seconds: list[float] = json.loads(attempts.read_text()) if attempts.exists() else []
-    result = folder / "result.json"
+    result, begun = folder / "result.json", folder / "config.yaml"
+    if begun.exists() and load(begun) != load(config, overrides):
+        raise UserError(f"{folder} holds a run with other settings; choose another --keep")
     if not result.exists():
         command = [sys.executable, "-m", "fasttrain", "train", str(config), *overrides]
-        resume = ["--resume"] if (folder / "config.yaml").exists() else []
+        resume = ["--resume"] if begun.exists() else []
         start = time.perf_counter()
         try:
             subprocess.run([*command, "--run-dir", str(folder), *resume], check=True)  # noqa: S603

@@ -29,6 +29,8 @@ class Watchdog:
     def __enter__(self) -> Watchdog:
         if self._seconds is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.exists() and self._path.stat().st_size:  # of a process before this one
+                self._path.rename(self._path.with_suffix(f".{time.time_ns()}.txt"))
             self._file = self._path.open("w")
             self.alive()
         return self

@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,11 @@ from fasttrain.config import Config, load
 from fasttrain.errors import UserError
 from fasttrain.files import check_writable, explain_write_errors, write_text
 from fasttrain.observe import environment
-from fasttrain.observe.journal import Record, cut_back
+from fasttrain.observe.journal import Record, rewrite
 from fasttrain.redact import redact
+
+# Seconds in which the helper processes of one that was killed let go of the folder.
+_PATIENCE = 10.0
 
 Outcome = Literal["running", "complete", "stopped", "diverged", "refused", "failed"]
 
@@ -59,8 +62,8 @@ class RunFolder:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
-    def begin(self, config: Config, step: int) -> list[Record]:
-        """Write what runs and on what; cut the journal back to `step`, and return what it holds.
+    def begin(self, config: Config, records: Sequence[Record] = ()) -> None:
+        """Write what runs and on what; let the journal hold `records`.
 
         Raises:
             UserError: there is no room, or no right to write there.
@@ -68,7 +71,7 @@ class RunFolder:
         write_text(self.config, redact(config.to_yaml()))
         self.conclude("running", None)
         _write_json(self.path / "environment.json", environment.describe())
-        return cut_back(self.journal, step)
+        rewrite(self.journal, records)
 
     def conclude(self, outcome: Outcome, exit_code: int | None, message: str = "") -> None:
         """Write how the run stands; `exit_code` is `None` while it goes on."""
@@ -89,7 +92,7 @@ class RunFolder:
         made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=0)
+            lock = FileLock(self.path / ".lock", timeout=_PATIENCE)
             try:
                 lock.acquire()
             except Timeout:

@@ -31,6 +31,10 @@ class Sink(Protocol):
         """Show one record that the journal holds."""
         ...
 
+    def hurry(self) -> None:
+        """The process is to end within seconds."""
+        ...
+
     def close(self) -> None:
         """The run has ended."""
         ...
@@ -96,6 +100,11 @@ class Journal:
             self._append()
             os.fsync(self._file.fileno())
 
+    def hurry(self) -> None:
+        """Let no sink take long to close."""
+        for sink in self._sinks:
+            sink.hurry()
+
     def close(self) -> None:
         """Close the file and the sinks."""
         self.sync()
@@ -107,7 +116,9 @@ class Journal:
 def read(path: Path) -> list[Record]:
     """Return all whole records of a journal; a line cut off by a crash is left out."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in (
+        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    ):
         try:
             records.append(json.loads(line))
         except ValueError:
@@ -115,13 +126,13 @@ def read(path: Path) -> list[Record]:
     return records
 
 
-def cut_back(path: Path, step: int) -> list[Record]:
-    """Drop what was written after `step`, so that a resumed run writes it once; return the rest.
-
-    The test score goes too: it belongs behind the last step, and is taken again.
-    """
-    kept = [
+def until(path: Path, step: int) -> list[Record]:
+    """What was written up to `step`, without the test score, which is taken again at the end."""
+    return [
         record for record in read(path) if record["step"] <= step and record.get("split") != "test"
     ]
-    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-    return kept
+
+
+def rewrite(path: Path, records: Sequence[Record]) -> None:
+    """Let a journal hold these records and no others; errors as `files.write_text`."""
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))

@@ -55,6 +55,9 @@ class ProgressLine:
             self._console.print(self._evaluation_line(record), highlight=False, soft_wrap=True)
             self._train = []
 
+    def hurry(self) -> None:
+        """Nothing: it takes no time."""
+
     def close(self) -> None:
         """Take the live line away; what was printed stays."""
         self._live.stop()

@@ -17,6 +17,7 @@ from fasttrain.redact import redact
 
 STATUS = "status.json"  # in the folder of W&B's files: how the follower fares
 _PATIENCE = 60.0  # seconds that the end of a run waits for the last figures to be sent
+_HURRIED = 5.0  # ... when a scheduler is about to kill it
 
 
 class WandbSink:
@@ -34,6 +35,7 @@ class WandbSink:
 
     def __init__(self, track: Track, folder: Path, console: Console) -> None:
         self._folder, self._console = folder, console
+        self._patience = _PATIENCE
         self._status = folder / "wandb" / STATUS
         self._status.unlink(missing_ok=True)
         words = [track.wandb, redact(track.project), str(folder)]
@@ -51,12 +53,16 @@ class WandbSink:
     def show(self, record: Record) -> None:
         """Nothing: the follower reads the journal by itself."""
 
+    def hurry(self) -> None:
+        """Wait only a moment for the follower."""
+        self._patience = _HURRIED
+
     def close(self) -> None:
         """Let the follower send what is left, but not for ever; say how to send it later."""
         if self._follower.stdin is not None:
             self._follower.stdin.close()
         try:
-            self._follower.wait(_PATIENCE)
+            self._follower.wait(self._patience)
         except subprocess.TimeoutExpired:
             os.killpg(self._follower.pid, signal.SIGKILL)
         line = self._conclusion()

@@ -65,6 +65,11 @@ def copy(value: Any) -> Any:
     return value
 
 
+def place(root: Path, step: int) -> Path:
+    """The folder of the checkpoint after so many steps."""
+    return root / f"step-{step:08d}"
+
+
 def weights_of(model: nn.Module) -> Weights:
     """Copy a model's parameters and buffers to the host, in plain memory order."""
     return {name: copy(value).contiguous() for name, value in model.state_dict().items()}
@@ -84,7 +89,7 @@ def save(root: Path, snapshot: Snapshot, keep: int, best: bool = False) -> Path:
     Raises:
         UserError: there is no room, or no right to write there.
     """
-    target = root / f"step-{snapshot.step:08d}"
+    target = place(root, snapshot.step)
     for part in root.glob(".step-*.part"):  # what a killed process left
         shutil.rmtree(part)
     if target.exists():  # a resumed run came back to the same step

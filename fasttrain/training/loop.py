@@ -18,6 +18,7 @@ from fasttrain.config import Config, Duration
 from fasttrain.data.store import Store
 from fasttrain.errors import DivergedError, StoppedError, UserError
 from fasttrain.interrupts import StopRequest
+from fasttrain.observe import journal
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.journal import Journal, Record, Sink
 from fasttrain.observe.progress import ProgressLine
@@ -35,6 +36,7 @@ from fasttrain.training.step import NEVER, TrainingStep
 from fasttrain.watchdog import Watchdog
 
 Where = Literal["validation", "test"]
+_SKIPPED_IN_A_ROW = 10  # updates: then the run has diverged
 _NAMED = 8  # pictures of a bad batch that a message names; a file names all of them
 
 
@@ -98,6 +100,7 @@ class Training:
         self._rates = Rates(config.schedule, self.plan.steps_per_epoch, self.total)
         self._saved, self._saved_at = 0, time.monotonic()
         self._vote = runtime.vote()
+        self._skipped = 0
         self._where = (
             f"{runtime.world} x {runtime.device.type}, {config.train.precision}, "
             f"{'compiled' if runtime.compile else 'not compiled'}, "
@@ -120,21 +123,24 @@ class Training:
         first = self._restore() if resume else 0
         with self._closing(self._open_journal(first, changed)):
             self.clock.start()
-            if first and self._evaluation_is_due(first) and not self._is_scored(first):
-                self._evaluate(first, "validation")  # the run was stopped before or in it
-            while first < self.total:
+            while True:
                 try:
-                    self._train(first)
+                    self._train_and_test(first)
                     break
                 except _BadStepError as bad:
                     first = self._go_back(bad.step)
-            self._evaluate(self.total, "test")
         return self._result(time.perf_counter() - began)
 
+    def _train_and_test(self, first: int) -> None:
+        if first and self._evaluation_is_due(first) and not self._is_scored(first):
+            self._evaluate(first, "validation")  # the run was stopped in it
+        self._train(first)
+        self._evaluate(self.total, "test")
+
     @contextmanager
-    def _closing(self, journal: Journal) -> Iterator[None]:
+    def _closing(self, opened: Journal) -> Iterator[None]:
         """Leave nothing behind that still works, however the run ends."""
-        self.journal = journal
+        self.journal = opened
         try:
             yield
             self._vote.close()
@@ -197,15 +203,18 @@ class Training:
         for label, (loss, right, pictures, norm, skipped, bad) in self.readout.arrived(wait):
             if bad < NEVER:
                 raise _BadStepError(int(bad))
-            if not pictures:
-                raise _BadStepError(int(label["step"]) - 1)  # all were skipped: that is no cure
+            size, done = self.config.data.batch_size, int(label["step"])
+            steps, left_out = round(pictures / size), round(skipped / size)
+            self._skipped = 0 if steps else self._skipped + left_out
+            if self._skipped >= _SKIPPED_IN_A_ROW:
+                raise _BadStepError(done - 1)  # skipping is no cure
+            if not steps:
+                continue
             means = {
                 "loss": loss / pictures,
                 "accuracy": right / pictures,
                 "grad_norm": norm / pictures,
             }
-            size, done = self.config.data.batch_size, int(label["step"])
-            steps, left_out = round(pictures / size), round(skipped / size)
             batches = self.plan.digest(done - steps - left_out, done)
             self.journal.write(
                 {"kind": "train", "steps": steps, **means, "skipped": left_out, **label,
@@ -246,15 +255,23 @@ class Training:
 
     def _end_early(self, done: int) -> None:
         """End the run behind step number `done`, whose checkpoint is being written."""
-        written = self.saver.wait() is not None or not self.runtime.is_main
+        self.runtime.on_main(self.saver.wait)  # no rank leaves before it is done
         self._vote.close()
         at = f"step {done} of {self.total}"
-        kept = "its checkpoint is written" if written else "NO checkpoint of it could be written"
+        kept = "its checkpoint is written"
+        if self.runtime.is_main and self.saver.written != checkpoint.place(
+            self.folder.checkpoints, done
+        ):
+            kept = f"NO checkpoint of it could be written, the last is {self.saver.written}"
         name = self.stop.signal or "a signal to another rank"
-        raise StoppedError(
+        stopped = StoppedError(
             f"{name} stopped {self.folder.path} at {at}; {kept}; go on with --run-dir "
             f"{self.folder.path} --resume"
         )
+        if self.runtime.is_main:  # before anything that may take long
+            self.folder.conclude("stopped", stopped.exit_code, str(stopped))
+            self.journal.hurry()
+        raise stopped
 
     def _go_back(self, step: int) -> int:
         """After a bad step: the next step of a run that goes back, as often as it may.
@@ -312,7 +329,10 @@ class Training:
         return is_due(done, self._steps(every), self.total)
 
     def _save(self, done: int) -> None:
-        """Copy the run's state and begin to write it."""
+        """Copy the run's state and begin to write it; never one behind a bad step."""
+        bad = int(self.runtime.smallest(self.step.first_bad.clone()))
+        if bad < NEVER:
+            raise _BadStepError(bad)
         self.journal.sync()
         self.state.journal = self.journal.records
         scored, score = self.scores.get("validation", (0, None))
@@ -332,18 +352,21 @@ class Training:
         if newest is None:
             self._tell("there is no checkpoint yet: starts from the beginning")
             return 0
-        self._saved = self.state.restore(newest)
+        self._saved, self.saver.written = self.state.restore(newest), newest
         return self._saved
 
     def _begin_folder(self, first: int, changed: bool) -> list[Record]:
         """Cut the journal back to where the run goes on, and see whether it is whole."""
-        kept = self.folder.begin(self.config, first)
-        if first and len(kept) != self.state.journal and not changed:
+        kept = journal.until(self.folder.journal, first)
+        if first and not changed:
+            kept = kept[: self.state.journal]  # an evaluation that was made again comes later
+        if first and len(kept) < self.state.journal and not changed:
             raise UserError(
                 f"{self.folder.journal} holds {len(kept)} records up to step {first}, and "
                 f"{self.state.journal} were written; put back what is missing, or add "
                 "--allow-changes to go on without"
             )
+        self.folder.begin(self.config, kept)
         return kept
 
     def _open_journal(self, first: int, changed: bool) -> Journal:

@@ -22,12 +22,16 @@ class Saver:
         root: The folder of checkpoints.
         settings: Which of them stay.
         tell: Shows the user a line.
+
+    Attributes:
+        written: The last one that was written, or that the run went on from.
     """
 
     def __init__(self, root: Path, settings: Checkpoint, tell: Callable[[str], None]) -> None:
         self._root, self._settings, self._tell = root, settings, tell
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
+        self.written: Path | None = None
 
     def save(self, snapshot: Snapshot) -> None:
         """Begin to write; waits only for the one before, should that still be written."""
@@ -36,19 +40,18 @@ class Saver:
             checkpoint.save, self._root, snapshot, self._settings.keep, self._settings.best
         )
 
-    def wait(self) -> Path | None:
-        """Wait until nothing is being written; return what was, unless that failed."""
+    def wait(self) -> None:
+        """Wait until nothing is being written."""
         writing, self._writing = self._writing, None
         if writing is None:
-            return None
+            return
         try:
-            return writing.result()
-        except UserError as error:
+            self.written = writing.result()
+        except (UserError, OSError) as error:
             self._tell(
                 f"warning: no checkpoint was written: {error}; training goes on, earlier "
                 "checkpoints stay, and the next one is tried again"
             )
-            return None
 
     def close(self) -> None:
         """Finish what is being written."""

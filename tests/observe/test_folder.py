@@ -19,7 +19,7 @@ CONFIG = Config(name="mine", seed=5)
 def begun(tmp_path: Path) -> Path:
     """A run that was begun and not finished."""
     folder = RunFolder(tmp_path / "run")
-    folder.begin(CONFIG, 0)
+    folder.begin(CONFIG)
     return folder.path
 
 
@@ -75,7 +75,7 @@ def test_to_resume_one_names_the_run() -> None:
 def test_a_file_in_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(UserError, match=r"cannot write .*/run"):
-        choose(CONFIG, tmp_path / "run", resume=False).begin(CONFIG, 0)
+        choose(CONFIG, tmp_path / "run", resume=False).begin(CONFIG)
 
 
 def test_what_ran_is_written_with_every_default(begun: Path) -> None:
@@ -88,7 +88,7 @@ def test_where_it_ran_is_written_without_secrets(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "a-secret-key")
     folder = RunFolder(tmp_path / "run")
-    folder.begin(CONFIG, 0)
+    folder.begin(CONFIG)
     written = (folder.path / "environment.json").read_text()
     about = json.loads(written)
     assert about["packages"]["torch"]

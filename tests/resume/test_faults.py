@@ -20,10 +20,11 @@ from fasttrain.config import Config
 from fasttrain.data import sources
 from fasttrain.data.loader import Pictures
 from fasttrain.data.shapes import ShapesSource
-from fasttrain.errors import UserError
+from fasttrain.errors import StoppedError, UserError
 from fasttrain.observe import journal
 from fasttrain.observe.folder import RunFolder
 from fasttrain.training import checkpoint
+from fasttrain.training.loop import Training
 from fasttrain.training.run import run
 from fasttrain.training.step import TrainingStep
 
@@ -198,3 +199,41 @@ def test_a_missing_journal_is_not_passed_over(
     with pytest.raises(UserError, match="records"):
         train(recipe(), tmp_path / "run", resume=True)
     assert "goes on at step 9;" in train(recipe(), tmp_path / "run", resume=True, changed=True)
+
+
+def test_a_run_that_was_stopped_in_an_evaluation_and_then_killed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluation is made again, behind the checkpoint; the journal has one record more."""
+    train(recipe(), tmp_path / "whole")
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_abandon_if_asked", stop_at(12))
+        with pytest.raises(StoppedError, match="step 12 of 18"):
+            train(recipe(), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        at_step(patch, 13, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe(), tmp_path / "run", resume=True)
+    train(recipe(), tmp_path / "run", resume=True)
+    keys = ("kind", "step", "split", "loss", "batches")
+    ends = [
+        [[one.get(key) for key in keys] for one in journal.read(tmp_path / name / "metrics.jsonl")]
+        for name in ("whole", "run")
+    ]
+    assert ends[0] == ends[1]
+
+
+def stop_at(step: int) -> Callable[[Training, int], None]:
+    """What a signal between two batches of the evaluation after `step` does."""
+    whole = Training._abandon_if_asked
+
+    def abandon(self: Training, done: int) -> None:
+        if done == step:
+            self.stop.signal = "SIGTERM"
+        whole(self, done)
+
+    return abandon

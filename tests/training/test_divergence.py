@@ -22,6 +22,7 @@ from fasttrain.observe import journal
 from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, optim
 from fasttrain.training.average import Average
+from fasttrain.training.evaluate import Evaluation, Evaluator, Score
 from fasttrain.training.run import run
 from fasttrain.training.step import NEVER, TrainingStep
 from tests.networks import small_network
@@ -240,3 +241,27 @@ def test_skipping_everything_is_no_cure(tmp_path: Path, monkeypatch: pytest.Monk
     spoil(monkeypatch, *range(6, 18))
     with pytest.raises(DivergedError):
         run(recipe(on_divergence="skip"), tmp_path / "run", console=Console(quiet=True))
+
+
+def test_a_log_of_nothing_but_one_skipped_step_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 7)
+    config = recipe(on_divergence="skip", log_every="1steps")
+    folder, _ = run(config, tmp_path / "run", console=Console(quiet=True))
+    steps = [one["step"] for one in records(folder.path, "train")]
+    assert steps == [step for step in range(1, 19) if step != 8]
+
+
+def test_a_score_that_is_no_number_is_a_divergence_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Evaluator.__call__
+
+    def score(self: Evaluator, evaluation: Evaluation, *rest: Any) -> Score:
+        found = whole(self, evaluation, *rest)
+        return Score(float("nan"), 0.0, found.count) if found.count == 30 else found
+
+    monkeypatch.setattr(Evaluator, "__call__", score)
+    with pytest.raises(DivergedError, match="step 18 is not a finite"):
+        run(recipe(), tmp_path / "run", console=Console(quiet=True))
