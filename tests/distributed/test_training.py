@@ -22,7 +22,7 @@ from tests.distributed.launching import on_ranks
 from tests.pictures import make_pictures, write_zip
 
 # The tests' own fixture takes this away, so it is read before.
-REAL_DATA = os.environ.get("FASTTRAIN_DATA")
+REAL_DATA = os.environ.get("FASTTRAIN_DATA") and str(Path(os.environ["FASTTRAIN_DATA"]).resolve())
 STEPS = 50
 TEST_PICTURES = 10_000
 
