@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from fasttrain.errors import FasttrainError
+from fasttrain.interrupts import follow_launcher
 from fasttrain.redact import redact
 
 _PATH = click.Path(path_type=Path)
@@ -33,6 +34,7 @@ class Group(click.Group):
         **extra: Any,
     ) -> Any:
         """Run a command; with `standalone_mode` this ends the process, as click has it."""
+        follow_launcher()  # before the slow imports: it may end meanwhile
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except FasttrainError as error:
@@ -121,13 +123,14 @@ def _percent(share: float | None) -> str:
 @main.command()
 @click.argument("run", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(run: Path, as_json: bool) -> None:
+@click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
+def evaluate(run: Path, as_json: bool, best: bool) -> None:
     """Score the newest checkpoint of RUN on the test set."""
     import json
 
     from fasttrain.use.evaluate import evaluate as score_run
 
-    report = score_run(run)
+    report = score_run(run, best)
     if os.environ.get("RANK", "0") != "0":
         return
     for reason in report["passed_over"]:

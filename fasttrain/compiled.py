@@ -20,12 +20,11 @@ import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
 from fasttrain.errors import UserError
-from fasttrain.files import atomic_folder, write_text
+from fasttrain.files import atomic_folder, sha256, write_text
 
 _SEAL = "sealed.json"
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
@@ -71,6 +70,7 @@ class CompiledCode:
         self._kept = cache / "compiled" / name
         self._tell, self._main = tell, main
         self._ours = active and _VARIABLE not in os.environ
+        self._sealed = False
         self._stand_in: tempfile.TemporaryDirectory[str] | None = None
 
     def prepare(self) -> Path:
@@ -84,6 +84,7 @@ class CompiledCode:
             self._throw_away_what_does_not_hold(self.folder)
             if not self.folder.exists() and self._is_usable(self._kept):
                 _copy(self._kept, self.folder)
+                self._throw_away_what_does_not_hold(self.folder)  # it changed meanwhile
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return self.folder
         except (OSError, UserError) as error:
@@ -100,12 +101,9 @@ class CompiledCode:
     def __enter__(self) -> CompiledCode:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
+        if self._sealed:  # other ranks may have added to it
+            self.seal()
         if self._ours:
             os.environ.pop(_VARIABLE, None)
         if self._stand_in is not None:
@@ -117,8 +115,9 @@ class CompiledCode:
             return
         try:
             _withdraw_from_others(self.folder)
-            digests = {str(path.relative_to(self.folder)): _sha256(path) for path in self._files()}
+            digests = {str(path.relative_to(self.folder)): sha256(path) for path in self._files()}
             write_text(self.folder / _SEAL, json.dumps(digests, indent=1))
+            self._sealed = True
             if _digests(self._kept) != digests:
                 shutil.rmtree(self._kept, ignore_errors=True)
                 _copy(self.folder, self._kept)
@@ -156,7 +155,7 @@ def _flaw(folder: Path) -> str | None:
     if digests is None:
         return "it was not finished"
     for name, digest in digests.items():
-        if not (folder / name).is_file() or _sha256(folder / name) != digest:
+        if not (folder / name).is_file() or sha256(folder / name) != digest:
             return f"the checksum of {name} does not hold"
     known = {str(folder / name) for name in digests} | {str(folder / _SEAL)}
     for path in folder.rglob("*"):
@@ -188,8 +187,3 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock"))
         aside.chmod(0o700)
     target.chmod(0o700)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -121,3 +122,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         _fsync(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from types import FrameType, TracebackType
+from contextlib import ExitStack
+from types import FrameType
 
 # Schedulers and launchers send SIGTERM, a keyboard SIGINT, Slurm SIGUSR1 ahead of a time limit.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -22,8 +24,9 @@ _PR_SET_PDEATHSIG = 1
 class StopRequest:
     """Remembers that this process was asked to stop; a second request ends it at once.
 
-    It hears signals between `__enter__` and `__exit__`, in the main thread only, where Python
-    delivers them. What is on disk is whole at every moment, so an end at once does no harm.
+    It hears signals between `__enter__` and `__exit__`, when entered in the main thread, where
+    Python allows that. A thread listens, since the main one may wait for another rank or for the
+    device. What is on disk is whole at every moment, so an end at once does no harm.
 
     Attributes:
         signal: The name of the first signal, such as `SIGTERM`; `None` until there is one.
@@ -32,28 +35,45 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: str | None = None
         self._heard = 0.0
-        self._before: dict[int, object] = {}
+        self._undo = ExitStack()
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+            self._listen()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what it returned before
+    def __exit__(self, *raised: object) -> None:
+        self._undo.close()
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal's
+    def _listen(self) -> None:
+        """Have the interpreter write every signal's number to a socket, and a thread read it."""
+        here, there = socket.socketpair()
+        there.setblocking(False)
+        thread = threading.Thread(target=self._read, args=(here,), name="signals", daemon=True)
+        thread.start()
+        self._undo.callback(here.close)
+        self._undo.callback(thread.join)
+        self._undo.callback(there.close)
+        self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(there.fileno()))
+        for number in SIGNALS:
+            # A handler must be there, or the signal does what it does by default.
+            self._undo.callback(signal.signal, number, signal.signal(number, _ignore))
+
+    def _read(self, numbers: socket.socket) -> None:
+        while heard := numbers.recv(1):
+            if heard[0] in SIGNALS:
+                self._hear(heard[0])
+
+    def _hear(self, number: int) -> None:
         now = time.monotonic()
         if self.signal is None:
             self.signal, self._heard = signal.Signals(number).name, now
         elif now - self._heard > _ONE_REQUEST:
             os._exit(128 + number)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """The thread hears it."""
 
 
 def follow_launcher() -> None:

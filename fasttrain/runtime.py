@@ -61,12 +61,12 @@ class Runtime:
             # The compiler looks for CUDA wherever its tools are installed, and warns in vain.
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         follow_launcher()
-        timeout = timedelta(minutes=train.watchdog.value) if train.watchdog else _FOR_EVER
+        self._timeout = timedelta(minutes=train.watchdog.value) if train.watchdog else _FOR_EVER
         self._accelerator = Accelerator(
             cpu=train.device == "cpu" or not torch.cuda.is_available(),
             mixed_precision=_PRECISIONS[train.precision],
             dynamo_backend="no",  # fasttrain compiles by itself
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout)],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=self._timeout)],
         )
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
@@ -143,7 +143,7 @@ class Runtime:
 
     def vote(self) -> Vote:
         """A way to agree with the other ranks; all of them call this, and then vote as often."""
-        return Vote(self.world)
+        return Vote(self.world, self._timeout)
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was given."""
@@ -164,6 +164,7 @@ class Vote:
 
     Args:
         world: Number of ranks; every rank makes its own object at the same place.
+        timeout: How long one may keep the others waiting.
 
     Attributes:
         LAG: How many votes later the answer comes, with several ranks.
@@ -171,8 +172,9 @@ class Vote:
 
     LAG = 2  # steps; on GPUs the hosts of two ranks drift apart by no more than that
 
-    def __init__(self, world: int) -> None:
-        self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo")) if world > 1 else None
+    def __init__(self, world: int, timeout: timedelta) -> None:
+        group = dist.new_group(backend="gloo", timeout=timeout) if world > 1 else None
+        self._group = cast(dist.ProcessGroup | None, group)
         self._cast: deque[tuple[Tensor, dist.Work]] = deque()
 
     def __call__(self, *wishes: bool) -> list[bool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import time
 from pathlib import Path
-from types import TracebackType
 
 _BETWEEN_CALLS = 1.0  # seconds: setting the alarm starts a thread
 
@@ -35,12 +34,7 @@ class Watchdog:
             self.alive()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._seconds is not None:
             faulthandler.cancel_dump_traceback_later()
             self._file.close()

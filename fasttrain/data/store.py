@@ -24,7 +24,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from fasttrain.errors import UserError
-from fasttrain.files import atomic_folder, explain_write_errors
+from fasttrain.files import atomic_folder, explain_write_errors, sha256
 
 SplitName = Literal["train", "test"]
 SPLITS: tuple[SplitName, SplitName] = ("train", "test")
@@ -162,7 +162,7 @@ def open_store(folder: Path) -> Store:
         if about.pop("seal", None) != content_key(json.dumps(about)):
             raise _damaged(folder / "store.json")
         for file, digest in about["sha256"].items():
-            if _sha256(folder / file) != digest:
+            if sha256(folder / file) != digest:
                 raise _damaged(folder / file)
         splits = {split: _map_split(folder, split) for split in SPLITS}
         return Store(
@@ -219,7 +219,7 @@ def _write(
             "classes": classes,
             "mean": mean,
             "std": std,
-            "sha256": {file.name: _sha256(file) for file in sorted(aside.iterdir())},
+            "sha256": {file.name: sha256(file) for file in sorted(aside.iterdir())},
         }
         about["seal"] = content_key(json.dumps(about))
         (aside / "store.json").write_text(json.dumps(about, indent=2))
@@ -240,8 +240,3 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[flo
     squares = (values - means[:, None]) ** 2
     deviations = np.sqrt((histogram * squares).sum(axis=1) / total)
     return means.tolist(), deviations.clip(min=1.0).tolist()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

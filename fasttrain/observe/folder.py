@@ -111,8 +111,16 @@ class RunFolder:
             lock.release()
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write the final figures."""
+        """Write the final figures, and that the run is complete."""
         _write_json(self.result, result)
+        self.conclude("complete", 0)
+
+    def finished(self) -> dict[str, Any] | None:
+        """The final figures of a run that is complete, and now says so in any case."""
+        if not self.result.exists():
+            return None
+        self.conclude("complete", 0)
+        return dict(json.loads(self.result.read_text()))
 
     def write_divergence(self, about: dict[str, Any]) -> None:
         """Write where a run diverged: the step, its pictures, the last good checkpoint."""
@@ -153,8 +161,6 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
             f"{explicit} already holds a run; add --resume to go on with it, "
             "or choose another --run-dir"
         )
-    if folder.result.exists():
-        raise UserError(f"{explicit} holds a run that is complete; choose another --run-dir")
     return folder
 
 

@@ -94,11 +94,12 @@ class Journal:
         while self._waiting:
             self._waiting = self._waiting[self._file.write(self._waiting) or 0 :]
 
-    def sync(self) -> None:
-        """Flush to the device, so that a checkpoint never outlives what led to it."""
+    def sync(self) -> bool:
+        """Flush to the device; return whether all of it is in the file."""
         with suppress(OSError):  # devnull, or a disk in trouble, which `write` has told
             self._append()
             os.fsync(self._file.fileno())
+        return not self._waiting
 
     def hurry(self) -> None:
         """Let no sink take long to close."""

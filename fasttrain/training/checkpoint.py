@@ -9,7 +9,6 @@ checkpoints/step-00001234/
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -26,11 +25,11 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from fasttrain.errors import UserError
-from fasttrain.files import atomic_folder
+from fasttrain.files import atomic_folder, sha256, write_text
 
 _FORMAT = 1
 _WEIGHTS, _AVERAGED = "model.safetensors", "ema.safetensors"
-
+_MANIFEST = "manifest.json"
 
 Weights = dict[str, Tensor]
 
@@ -102,14 +101,14 @@ def save(root: Path, snapshot: Snapshot, keep: int, best: bool = False) -> Path:
         if snapshot.averaged is not None:
             (aside / _AVERAGED).write_bytes(serialize(snapshot.averaged))
         (aside / "state.pt").write_bytes(_serialize_state(snapshot.state))
-        digests = {file.name: _sha256(file) for file in sorted(aside.iterdir())}
+        digests = {file.name: sha256(file) for file in sorted(aside.iterdir())}
         manifest = {
             "format": _FORMAT,
             "step": snapshot.step,
             "score": snapshot.score,
             "sha256": digests,
         }
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        (aside / _MANIFEST).write_text(json.dumps(manifest, indent=2))
     _retire(root, target, keep, best)
     return target
 
@@ -143,10 +142,16 @@ def best(root: Path) -> Path | None:
 def _score(folder: Path) -> float | None:
     """The validation accuracy that a checkpoint was written with."""
     try:
-        score = json.loads((folder / "manifest.json").read_text())["score"]
+        score = json.loads((folder / _MANIFEST).read_text())["score"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return float(score) if isinstance(score, int | float) else None
+
+
+def rate(folder: Path, score: float) -> None:
+    """Note a validation accuracy that was taken only after the checkpoint was written."""
+    manifest = json.loads((folder / _MANIFEST).read_text())
+    write_text(folder / _MANIFEST, json.dumps({**manifest, "score": score}, indent=2))
 
 
 def newest(root: Path) -> tuple[Path | None, list[str]]:
@@ -211,19 +216,14 @@ def _folders(root: Path) -> list[Path]:
 def _flaw(folder: Path) -> str | None:
     """Say why a checkpoint cannot be used; `None` when every checksum holds."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / _MANIFEST).read_text())
         if manifest["format"] != _FORMAT:
             return f"it has format {manifest['format']}, not {_FORMAT}"
         for name, digest in manifest["sha256"].items():
-            if _sha256(folder / name) != digest:
+            if sha256(folder / name) != digest:
                 return f"the checksum of {name} does not hold"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"manifest.json cannot be read ({error})"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

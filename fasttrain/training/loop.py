@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import torch
 from rich.console import Console
 
 from fasttrain import models
-from fasttrain.config import Config, Duration
+from fasttrain.config import Config
 from fasttrain.data.store import Store
-from fasttrain.errors import DivergedError, StoppedError, UserError
+from fasttrain.errors import DivergedError, StoppedError
 from fasttrain.interrupts import StopRequest
-from fasttrain.observe import journal
+from fasttrain.observe import opening
 from fasttrain.observe.folder import RunFolder
-from fasttrain.observe.journal import Journal, Record, Sink
-from fasttrain.observe.progress import ProgressLine
-from fasttrain.observe.tracking import WandbSink
+from fasttrain.observe.journal import Journal, Record
 from fasttrain.redact import redact
 from fasttrain.runtime import Runtime
-from fasttrain.training import checkpoint, checks, optim, parts, schedule
+from fasttrain.training import checkpoint, checks, divergence, optim, parts, result, schedule
 from fasttrain.training.average import Average
-from fasttrain.training.clock import Clock, Readout
+from fasttrain.training.clock import Clock
+from fasttrain.training.divergence import BadStepError
 from fasttrain.training.evaluate import Evaluation, Evaluator, Score
+from fasttrain.training.figures import Figures
 from fasttrain.training.saving import Saver
-from fasttrain.training.schedule import Rates, gate_temperature, is_due, to_steps
 from fasttrain.training.state import State
 from fasttrain.training.step import NEVER, TrainingStep
+from fasttrain.training.timetable import Timetable
 from fasttrain.watchdog import Watchdog
 
 Where = Literal["validation", "test"]
-_SKIPPED_IN_A_ROW = 10  # updates: then the run has diverged
-_NAMED = 8  # pictures of a bad batch that a message names; a file names all of them
-
-
-class _BadStepError(Exception):
-    """The loss or the gradient of step number `step` is not a finite number."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(step)
-        self.step = step
 
 
 class Training:
@@ -77,7 +65,8 @@ class Training:
         self.folder, self.console, self.stop, self.watchdog = folder, console, stop, watchdog
         self._compiled = compiled
         self.plan = parts.training_plan(config, store)
-        self.total = config.train.epochs * self.plan.steps_per_epoch
+        self.timetable = Timetable(config, self.plan.steps_per_epoch)
+        self.total = self.timetable.total
         odd = checks.oddities(config, self.plan.steps_per_epoch)
         odd += schedule.check(config.schedule, config.train.epochs, self.plan.steps_per_epoch)
         for line in odd:
@@ -88,7 +77,8 @@ class Training:
         average = Average(self.model, config.train.ema) if config.train.ema else None
         self.step = TrainingStep(self.model, optimizer, runtime, config.train, config.seed, average)
         self.evaluator = Evaluator(average.model if average else self.model, runtime)
-        self.clock, self.readout = Clock(), Readout()
+        self.clock = Clock()
+        self.figures = Figures(self.step, self.clock, self.plan, config.data.batch_size, runtime)
         self.state = State(
             self.model, average, optimizer, self.step, self.clock, runtime,
             self.plan.fingerprint(), store.digest,
@@ -97,10 +87,8 @@ class Training:
         self.scores: dict[str, tuple[int, Score]] = {}  # by split: the step, and what was found
         self._validation = parts.validation_split(config, store)
         self._evaluations: dict[str, Evaluation] = {}
-        self._rates = Rates(config.schedule, self.plan.steps_per_epoch, self.total)
         self._saved, self._saved_at = 0, time.monotonic()
         self._vote = runtime.vote()
-        self._skipped = 0
         self._where = (
             f"{runtime.world} x {runtime.device.type}, {config.train.precision}, "
             f"{'compiled' if runtime.compile else 'not compiled'}, "
@@ -127,13 +115,15 @@ class Training:
                 try:
                     self._train_and_test(first)
                     break
-                except _BadStepError as bad:
+                except BadStepError as bad:
                     first = self._go_back(bad.step)
         return self._result(time.perf_counter() - began)
 
     def _train_and_test(self, first: int) -> None:
-        if first and self._evaluation_is_due(first) and not self._is_scored(first):
+        if first and self.timetable.evaluation_is_due(first) and not self._is_scored(first):
             self._evaluate(first, "validation")  # the run was stopped in it
+            if self.saver.written and self.runtime.is_main:
+                checkpoint.rate(self.saver.written, self.scores["validation"][1].accuracy)
         self._train(first)
         self._evaluate(self.total, "test")
 
@@ -152,9 +142,7 @@ class Training:
 
     def _train(self, first: int) -> None:
         """Every step from number `first` on, and what is due after it."""
-        config, clock, total = self.config, self.clock, self.total
-        log_every = self._steps(config.train.log_every)
-
+        config, clock, table, total = self.config, self.clock, self.timetable, self.total
         self.model.train()
         batches = self.loader.batches(first, total)
         clock.lap("compile")
@@ -162,8 +150,8 @@ class Training:
             compiled = done > first + 1
             pictures = next(batches)
             clock.lap("data" if compiled else "compile")
-            models.set_temperature(self.model, self._temperature(done - 1))
-            factor = self._rates(done - 1)
+            models.set_temperature(self.model, table.temperature(done - 1))
+            factor = table.factor(done - 1)
             self.step(done - 1, pictures, factor)
             clock.lap("train" if compiled else "compile")
             clock.images += config.data.batch_size if compiled else 0
@@ -171,9 +159,11 @@ class Training:
                 self._compiled()
             self.watchdog.alive()
 
-            if is_due(done, log_every, total) or done % self.plan.steps_per_epoch == 0:
-                self._log(done, config.optim.lr * factor)
-            if self._evaluation_is_due(done):
+            if table.log_is_due(done):
+                self.figures.take(done, table.epoch(done), config.optim.lr * factor)
+                self.figures.write(self.journal)
+                clock.lap("train")
+            if table.evaluation_is_due(done):
                 self._settle()
                 self._evaluate(done, "validation")
             stop, save = self._vote(self.stop.signal is not None, self._is_time_to_save())
@@ -184,42 +174,11 @@ class Training:
                 self._end_early(done)
         self._settle()
 
-    def _log(self, done: int, rate: float) -> None:
-        """Start to bring the counters to the host, and write those that have arrived."""
-        label = {"step": done, "epoch": self._epoch(done), "lr": rate, **self.clock.interval()}
-        totals = self.runtime.sum(self.step.take_totals())
-        bad = self.runtime.smallest(self.step.first_bad.clone())
-        self.readout.push(label, torch.cat([totals.double(), bad.double()[None]]))
-        self._write_arrived()
-        self.clock.lap("train")
-
     def _settle(self) -> None:
         """Wait for the device, so that what it still had to do counts as training."""
         self.runtime.synchronize()
-        self._write_arrived(wait=True)
+        self.figures.write(self.journal, wait=True)
         self.clock.lap("train")
-
-    def _write_arrived(self, wait: bool = False) -> None:
-        for label, (loss, right, pictures, norm, skipped, bad) in self.readout.arrived(wait):
-            if bad < NEVER:
-                raise _BadStepError(int(bad))
-            size, done = self.config.data.batch_size, int(label["step"])
-            steps, left_out = round(pictures / size), round(skipped / size)
-            self._skipped = 0 if steps else self._skipped + left_out
-            if self._skipped >= _SKIPPED_IN_A_ROW:
-                raise _BadStepError(done - 1)  # skipping is no cure
-            if not steps:
-                continue
-            means = {
-                "loss": loss / pictures,
-                "accuracy": right / pictures,
-                "grad_norm": norm / pictures,
-            }
-            batches = self.plan.digest(done - steps - left_out, done)
-            self.journal.write(
-                {"kind": "train", "steps": steps, **means, "skipped": left_out, **label,
-                 "batches": batches}
-            )  # fmt: skip
 
     def _evaluate(self, done: int, split: Where) -> None:
         """Score the model on a split; there may be no validation split."""
@@ -236,10 +195,15 @@ class Training:
         self.clock.lap("compile")
         score = self.evaluator(evaluation, lambda: self._abandon_if_asked(done))
         if not math.isfinite(score.loss):
-            raise _BadStepError(done - 1)
+            raise BadStepError(done - 1)
         self.model.train()
         self.scores[split] = (done, score)
-        place = {"kind": "evaluation", "step": done, "epoch": self._epoch(done), "split": split}
+        place = {
+            "kind": "evaluation",
+            "step": done,
+            "epoch": self.timetable.epoch(done),
+            "split": split,
+        }
         self.journal.write({**place, **asdict(score)})
         self.clock.lap("evaluate")
 
@@ -285,13 +249,12 @@ class Training:
         rollbacks = self.state.rollbacks + 1
         if train.on_divergence != "rollback" or newest is None or rollbacks > train.rollbacks:
             raise DivergedError(self._describe_bad(step, newest.name if newest else None))
-        self.readout.clear()
         clock = self.clock.state()
         kept = self.state.restore(newest)
         self.clock.restore(clock)
         self.state.rollbacks = rollbacks
-        self.step.take_totals()
-        place = {"step": step + 1, "epoch": self._epoch(step + 1)}
+        self.figures.forget()
+        place = {"step": step + 1, "epoch": self.timetable.epoch(step + 1)}
         self.journal.write({"kind": "rollback", **place, "to": kept})
         return step + 1
 
@@ -300,45 +263,32 @@ class Training:
         indices = self.plan.batch(step).indices.tolist()
         if self.runtime.is_main:
             self.folder.write_divergence({"step": step + 1, "pictures": indices, "good": good})
-        named = ", ".join(map(str, indices[:_NAMED])) + (", ..." if len(indices) > _NAMED else "")
-        return (
-            f"training has diverged: the loss or gradient of step {step + 1} is not a finite "
-            f"number (training pictures {named}); the last good checkpoint is {good or 'none'}; "
-            f"lower optim.lr (now {self.config.optim.lr:g}), lengthen schedule.warmup or set "
-            "train.on_divergence=rollback"
-        )
-
-    def _evaluation_is_due(self, done: int) -> bool:
-        return is_due(done, self._steps(self.config.train.evaluate_every), self.total)
+        return divergence.describe(step, indices, good, self.config.optim.lr)
 
     def _is_scored(self, done: int) -> bool:
         return self.scores.get("validation", (0, None))[0] == done
 
     def _is_time_to_save(self) -> bool:
-        every = self.config.checkpoint.every
-        timed = every is not None and every.unit == "min" and self.runtime.is_main
-        return timed and time.monotonic() - self._saved_at >= 60 * every.value  # type: ignore[union-attr]
+        seconds = self.timetable.save_seconds
+        timed = seconds is not None and self.runtime.is_main
+        return timed and time.monotonic() - self._saved_at >= cast(float, seconds)
 
     def _checkpoint_is_due(self, done: int, time_is_up: bool) -> bool:
         """Whether all ranks save now; votes cast before the last save mean that one."""
-        every = self.config.checkpoint.every
-        if every is None:
-            return done == self.total
-        if every.unit == "min":
-            return done == self.total or (time_is_up and done > self._saved + self._vote.LAG)
-        return is_due(done, self._steps(every), self.total)
+        timed = time_is_up and done > self._saved + self._vote.LAG
+        return timed or self.timetable.checkpoint_is_due(done)
 
     def _save(self, done: int) -> None:
         """Copy the run's state and begin to write it; never one behind a bad step."""
         bad = int(self.runtime.smallest(self.step.first_bad.clone()))
         if bad < NEVER:
-            raise _BadStepError(bad)
-        self.journal.sync()
+            raise BadStepError(bad)
+        whole = self.journal.sync()
         self.state.journal = self.journal.records
         scored, score = self.scores.get("validation", (0, None))
         snapshot = self.state.snapshot(done, score.accuracy if score and scored == done else None)
         if snapshot is not None:
-            self.saver.save(snapshot)
+            self.saver.save(snapshot, whole)
         self._saved, self._saved_at = done, time.monotonic()
         self.clock.lap("checkpoint")
 
@@ -355,20 +305,6 @@ class Training:
         self._saved, self.saver.written = self.state.restore(newest), newest
         return self._saved
 
-    def _begin_folder(self, first: int, changed: bool) -> list[Record]:
-        """Cut the journal back to where the run goes on, and see whether it is whole."""
-        kept = journal.until(self.folder.journal, first)
-        if first and not changed:
-            kept = kept[: self.state.journal]  # an evaluation that was made again comes later
-        if first and len(kept) < self.state.journal and not changed:
-            raise UserError(
-                f"{self.folder.journal} holds {len(kept)} records up to step {first}, and "
-                f"{self.state.journal} were written; put back what is missing, or add "
-                "--allow-changes to go on without"
-            )
-        self.folder.begin(self.config, kept)
-        return kept
-
     def _open_journal(self, first: int, changed: bool) -> Journal:
         """Begin the run folder, or cut its journal back to where the run goes on."""
         kept = self.runtime.on_main(lambda: self._begin_folder(first, changed))
@@ -378,34 +314,26 @@ class Training:
                 self.scores[record["split"]] = (record["step"], found)
         if not self.runtime.is_main:
             return Journal(None)
-        sinks: list[Sink] = [ProgressLine(self.config, first, self.total, self.console)]
-        if self.config.track.wandb != "disabled":
-            sinks.append(WandbSink(self.config.track, self.folder.path, self.console))
         start = f"goes on at step {first}" if first else f"{self.total} steps"
         self._tell(f"{self.folder.path}: {start}; {self._where}")
-        return Journal(self.folder.journal, sinks, self._tell, len(kept))
+        steps = (first, self.total)
+        return opening.open_journal(self.config, self.folder, kept, steps, self.console, self._tell)
+
+    def _begin_folder(self, first: int, changed: bool) -> list[Record]:
+        kept = opening.keep(self.folder, first, self.state.journal, changed)
+        self.folder.begin(self.config, kept)
+        return kept
 
     def _result(self, seconds: float) -> dict[str, Any]:
-        """What the run came to; every figure of time says what it leaves out (see `Clock`)."""
-        clock, test = self.clock, self.scores["test"][1]
-        validation = self.scores["validation"][1] if "validation" in self.scores else None
+        """What the run came to."""
+        test, (_, validation) = self.scores["test"][1], self.scores.get("validation", (0, None))
         return {
-            "test_accuracy": test.accuracy,
-            "test_loss": test.loss,
-            "test_count": test.count,
-            "val_accuracy": validation.accuracy if validation else None,
-            "val_loss": validation.loss if validation else None,
+            **result.scores(test, validation),
             "epochs": self.config.train.epochs,
             "steps": self.total,
             "batch_size": self.config.data.batch_size,
-            "images_per_second": clock.images_per_second,
-            "data_stall": clock.data_stall,
-            "train_seconds": clock.train_seconds,
-            "compile_seconds": clock.seconds["compile"],
-            "evaluate_seconds": clock.seconds["evaluate"],
-            "checkpoint_seconds": clock.seconds["checkpoint"],
+            **result.figures(self.clock),
             "total_seconds": seconds,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "loader": self.loader.name,
             "device": self.runtime.device.type,
@@ -415,13 +343,3 @@ class Training:
 
     def _tell(self, line: str) -> None:
         self.console.print(redact(line), highlight=False, soft_wrap=True)
-
-    def _steps(self, duration: Duration) -> int:
-        return to_steps(duration, self.plan.steps_per_epoch, self.total)
-
-    def _temperature(self, step: int) -> float:
-        return gate_temperature(self.config.model, step, self.plan.steps_per_epoch, self.total)
-
-    def _epoch(self, done: int) -> int:
-        """The epoch that step number `done` belongs to, counted from 1."""
-        return -(-done // self.plan.steps_per_epoch)

@@ -48,7 +48,8 @@ def run(
     Args:
         config: The run.
         run_dir: Where to write; by default a new folder under `runs/`.
-        resume: Go on with the run in `run_dir`, from its newest whole checkpoint.
+        resume: Go on with the run in `run_dir`, from its newest whole checkpoint; one that is
+            complete is left as it is.
         console: Where progress is shown; by default standard error.
         changed: Go on with it under other settings than it was begun with.
 
@@ -66,6 +67,10 @@ def run(
         folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume, changed))
         with ExitStack() as held, StopRequest() as stop:
             runtime.on_main(lambda: held.enter_context(folder.alone()))
+            done = runtime.on_main(folder.finished)
+            if done is not None:  # a scheduler may start a job once more
+                console.print(f"{folder.path} is complete: nothing is left to do")
+                return folder, done
             result = _recorded(
                 folder,
                 runtime,
@@ -125,7 +130,6 @@ def _recorded(folder: RunFolder, runtime: Runtime, train: Callable[[], Result]) 
         with suppress(UserError):  # of the disk: what happened first is what matters
             _conclude(folder, error)
         raise
-    folder.conclude("complete", 0)
     return result
 
 

@@ -33,9 +33,17 @@ class Saver:
         self._writing: Future[Path] | None = None
         self.written: Path | None = None
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Begin to write; waits only for the one before, should that still be written."""
+    def save(self, snapshot: Snapshot, journal: bool = True) -> None:
+        """Begin to write; waits only for the one before, should that still be written.
+
+        Args:
+            snapshot: What is written.
+            journal: Whether all that led to it is in the journal, which it may not outlive.
+        """
         self.wait()
+        if not journal:
+            self._warn("the journal finds no room")
+            return
         self._writing = self._thread.submit(
             checkpoint.save, self._root, snapshot, self._settings.keep, self._settings.best
         )
@@ -48,10 +56,13 @@ class Saver:
         try:
             self.written = writing.result()
         except (UserError, OSError) as error:
-            self._tell(
-                f"warning: no checkpoint was written: {error}; training goes on, earlier "
-                "checkpoints stay, and the next one is tried again"
-            )
+            self._warn(str(error))
+
+    def _warn(self, reason: str) -> None:
+        self._tell(
+            f"warning: no checkpoint was written: {reason}; training goes on, earlier "
+            "checkpoints stay, and the next one is tried again"
+        )
 
     def close(self) -> None:
         """Finish what is being written."""

@@ -13,8 +13,8 @@ from fasttrain.training import checkpoint, parts
 from fasttrain.training.evaluate import Evaluator
 
 
-def evaluate(run: Path) -> dict[str, Any]:
-    """Score the newest whole checkpoint of a run on the test set.
+def evaluate(run: Path, best: bool = False) -> dict[str, Any]:
+    """Score the newest whole checkpoint of a run, or the best one, on the test set.
 
     Where the run averages its weights, the average is scored, as the run itself does.
 
@@ -26,6 +26,10 @@ def evaluate(run: Path) -> dict[str, Any]:
     """
     folder, config = open_run(run)
     newest, passed_over = checkpoint.newest(folder.checkpoints)
+    if best and newest is not None:
+        newest = checkpoint.best(folder.checkpoints)
+        if newest is None:
+            raise UserError(f"{run}: no checkpoint has a validation accuracy; leave out --best")
     if newest is None:
         raise UserError("; ".join([f"{run}: there is no whole checkpoint", *passed_over]))
     runtime = Runtime(config.train)

@@ -61,10 +61,20 @@ def test_a_run_that_is_not_finished_is_resumed(begun: Path) -> None:
     assert choose(CONFIG, begun, resume=True).path == begun
 
 
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_run_that_is_complete_is_left_alone(complete: Path, resume: bool) -> None:
+def test_a_run_that_is_complete_is_left_alone(complete: Path) -> None:
     with pytest.raises(UserError, match="holds a run"):
-        choose(CONFIG, complete, resume)
+        choose(CONFIG, complete, resume=False)
+
+
+def test_a_run_that_was_killed_as_it_ended_is_complete(complete: Path) -> None:
+    folder = choose(CONFIG, complete, resume=True)
+    folder.conclude("running", None)
+    assert folder.finished() == {"test_accuracy": 0.5}
+    assert json.loads(folder.outcome.read_text())["outcome"] == "complete"
+
+
+def test_a_run_that_goes_on_is_not_finished(begun: Path) -> None:
+    assert RunFolder(begun).finished() is None
 
 
 def test_to_resume_one_names_the_run() -> None:

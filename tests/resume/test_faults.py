@@ -218,6 +218,9 @@ def test_a_run_that_was_stopped_in_an_evaluation_and_then_killed_goes_on(
         at_step(patch, 13, interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(recipe(), tmp_path / "run", resume=True)
+    rated = checkpoint.best(tmp_path / "run" / "checkpoints")
+    assert rated is not None
+    assert rated.name == "step-00000012"
     train(recipe(), tmp_path / "run", resume=True)
     keys = ("kind", "step", "split", "loss", "batches")
     ends = [

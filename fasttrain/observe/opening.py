@@ -1,0 +1,64 @@
+"""Opening a run's journal: a new one, or one that is cut back to where the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from fasttrain.config import Config
+from fasttrain.errors import UserError
+from fasttrain.observe import journal
+from fasttrain.observe.folder import RunFolder
+from fasttrain.observe.journal import Journal, Record, Sink
+from fasttrain.observe.progress import ProgressLine
+from fasttrain.observe.tracking import WandbSink
+
+
+def keep(folder: RunFolder, first: int, written: int, changed: bool) -> list[Record]:
+    """What a journal keeps of a run that goes on at step `first`.
+
+    Args:
+        folder: The run.
+        first: Steps that are done.
+        written: How many records it held when its checkpoint was made.
+        changed: Go on, too, when some of them are not there any more.
+
+    Raises:
+        UserError: they are not there.
+    """
+    if not first:
+        return []
+    kept = journal.until(folder.journal, first)
+    if changed:
+        return kept
+    if len(kept) < written:
+        raise UserError(
+            f"{folder.journal} holds {len(kept)} records up to step {first}, and {written} were "
+            "written; put back what is missing, or add --allow-changes to go on without"
+        )
+    return kept[:written]  # an evaluation that is made again comes later
+
+
+def open_journal(
+    config: Config,
+    folder: RunFolder,
+    kept: Sequence[Record],
+    steps: tuple[int, int],
+    console: Console,
+    tell: Callable[[str], None],
+) -> Journal:
+    """Begin the run folder, or take it up again; the main rank's part.
+
+    Args:
+        config: The run.
+        folder: Where it writes.
+        kept: What the journal holds already.
+        steps: Those that are done, and all of them.
+        console: Where progress is shown.
+        tell: Shows the user a line.
+    """
+    sinks: list[Sink] = [ProgressLine(config, *steps, console)]
+    if config.track.wandb != "disabled":
+        sinks.append(WandbSink(config.track, folder.path, console))
+    return Journal(folder.journal, sinks, tell, len(kept))
