@@ -40,14 +40,14 @@ def stopped_at(run: Run) -> int:
     ("launcher", "number"),
     [
         ("plain", signal.SIGTERM),
-        ("plain", signal.SIGINT),
-        ("plain", signal.SIGUSR1),
+        pytest.param("plain", signal.SIGINT, marks=pytest.mark.long),
+        pytest.param("plain", signal.SIGUSR1, marks=pytest.mark.long),
         ("accelerate, one process", signal.SIGTERM),
         ("accelerate, one process", signal.SIGKILL),
         ("accelerate, two ranks", signal.SIGTERM),
         ("accelerate, two ranks", signal.SIGUSR1),
         ("torchrun, two ranks", signal.SIGTERM),
-        ("torchrun, two ranks", signal.SIGKILL),
+        pytest.param("torchrun, two ranks", signal.SIGKILL, marks=pytest.mark.long),
     ],
 )
 def test_a_signal_leaves_a_checkpoint_and_no_process(
