@@ -23,6 +23,7 @@ from fasttrain.observe.tracking import STATUS, WandbSink
 from fasttrain.observe.wandb import Follower, figures, has_key
 
 TRAIN: Record = {"kind": "train", "step": 7, "epoch": 2, "loss": 0.5, "accuracy": 0.25}
+LONG = pytest.mark.long
 VALIDATION: Record = {**TRAIN, "kind": "evaluation", "split": "validation", "count": 10}
 
 
@@ -194,18 +195,23 @@ def test_a_broken_login_file_is_no_key(tmp_path: Path) -> None:
 # Trouble
 
 
-@pytest.mark.parametrize("key", [None, "0123456789" * 4])
+@pytest.mark.parametrize(
+    ("key", "listens"),
+    [(None, False), ("0123456789" * 4, False), pytest.param("0123456789" * 4, True, marks=LONG)],
+    ids=["no key", "a server that refuses", "a server that never answers"],
+)
 def test_without_a_key_or_a_server_all_is_kept_and_one_line_says_how_to_send_it(
-    folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch, key: str | None
+    folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch, key: str | None, listens: bool
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-    if key:
-        monkeypatch.setenv("WANDB_API_KEY", key)
-    start = time.monotonic()
-    keep(folder, told, TRAIN, mode="online")
-    assert time.monotonic() - start < 90
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        if key:
+            monkeypatch.setenv("WANDB_API_KEY", key)
+        if not listens:
+            server.close()
+        start = time.monotonic()
+        keep(folder, told, TRAIN, mode="online")
+        assert time.monotonic() - start < 90
     (line,) = told.lines
     assert line.startswith("W&B: ")
     assert "to send it later: wandb sync " in line
