@@ -26,6 +26,7 @@ from fasttrain.config.model import (
     Head,
     Model,
     Stage,
+    WhitenedCnnModel,
     WideResnetModel,
 )
 from fasttrain.config.optim import SGD, AdamW, Ema, Muon, Optim
@@ -85,6 +86,7 @@ __all__ = [
     "Train",
     "TrivialAugment",
     "VerticalFlip",
+    "WhitenedCnnModel",
     "WideResnetModel",
     "load",
 ]

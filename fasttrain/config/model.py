@@ -11,6 +11,11 @@ from fasttrain.config.fields import Duration, Real, Section, Share, StepsField, 
 _ROUNDING = 8  # channels: what vector units and tensor cores like to be given
 
 
+def scaled(width: int, factor: float) -> int:
+    """A width times `factor`, as a multiple of 8."""
+    return width if factor == 1 else max(round(width * factor / _ROUNDING), 1) * _ROUNDING
+
+
 def _odd(size: int) -> int:
     if size % 2 == 0:
         raise ValueError("a kernel size is odd, so that the kernel has a middle; take 1, 3, 5 or 7")
@@ -142,9 +147,7 @@ class AttentionCnnModel(Section):
 
     def scaled(self, width: int) -> int:
         """A width times `width_factor`, as a multiple of 8."""
-        if self.width_factor == 1:
-            return width
-        return max(round(width * self.width_factor / _ROUNDING), 1) * _ROUNDING
+        return scaled(width, self.width_factor)
 
 
 def _six_n_plus_four(depth: int) -> int:
@@ -168,8 +171,41 @@ class WideResnetModel(Section):
         return 0  # its strides round up: a pixel is always left
 
 
+class WhitenedCnnModel(Section):
+    """A shallow network for few epochs (Jordan, arXiv 2404.00498, sections 3.1 to 3.3).
+
+    Its first layer whitens patches of `patch` x `patch` pixels and is not trained; `epsilon` is
+    added to the variances of their principal axes. Then, for each width, so many `convolutions`,
+    each with a batch norm that has a bias and, with `norm_scale`, a scale; its running statistics
+    take `norm_momentum` of every batch. `init: dirac` starts convolutions as the identity on
+    their first channels. Logits are multiplied by `logit_scale`.
+    """
+
+    family: Literal["whitened_cnn"] = "whitened_cnn"
+    widths: tuple[Width, ...] = Field((64, 256, 256), min_length=1)
+    width_factor: Real = Field(1.0, gt=0, le=64)
+    convolutions: Whole = Field(2, ge=1, le=8)
+    residual: bool = False
+    activation: Literal["relu", "gelu", "silu"] = "gelu"
+    init: Literal["dirac", "kaiming"] = "dirac"
+    patch: Whole = Field(2, ge=1, le=7)
+    epsilon: Real = Field(5e-4, gt=0)
+    norm_momentum: Real = Field(0.4, gt=0, le=1)
+    norm_scale: bool = False
+    logit_scale: Real = Field(1 / 9, gt=0)
+
+    @property
+    def halvings(self) -> int:
+        """How often the picture's sides are halved."""
+        return len(self.widths)
+
+    def scaled(self, width: int) -> int:
+        """A width times `width_factor`, as a multiple of 8."""
+        return scaled(width, self.width_factor)
+
+
 Model = Annotated[
-    CnnModel | AttentionCnnModel | WideResnetModel,
+    CnnModel | AttentionCnnModel | WideResnetModel | WhitenedCnnModel,
     Field(discriminator="family"),
     by_default("family", "cnn"),
 ]

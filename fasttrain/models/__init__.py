@@ -11,12 +11,14 @@ from fasttrain.config import Model
 from fasttrain.errors import UserError
 from fasttrain.models.attention_cnn import AttentionCNN
 from fasttrain.models.cnn import CNN
+from fasttrain.models.whitened_cnn import WhitenedCNN
 from fasttrain.models.wide_resnet import WideResNet
 
 _FAMILIES: dict[str, Callable[[Any, int], nn.Module]] = {
     "cnn": CNN,
     "attention_cnn": AttentionCNN,
     "wide_resnet": WideResNet,
+    "whitened_cnn": WhitenedCNN,
 }
 
 
@@ -40,6 +42,16 @@ def check(model: Model, size: tuple[int, int]) -> None:
             f"model: halving the sides {model.halvings} times leaves no pixels of pictures of "
             f"{size[0]} x {size[1]}; {possible} times is the most"
         )
+
+
+def look_at(model: nn.Module, pictures: Callable[[], Tensor]) -> None:
+    """Let a network whose first layer depends on the data see (N, 3, H, W) training pictures.
+
+    Such a network has a method of this name; for others they are not even fetched.
+    """
+    look = getattr(model, "look_at", None)
+    if look is not None:
+        look(pictures())
 
 
 def set_temperature(model: nn.Module, value: float) -> None:
