@@ -27,6 +27,7 @@ from fasttrain.config.model import (
     Model,
     Stage,
     WhitenedCnnModel,
+    Whitening,
     WideResnetModel,
 )
 from fasttrain.config.optim import SGD, AdamW, Ema, Muon, Optim
@@ -87,6 +88,7 @@ __all__ = [
     "TrivialAugment",
     "VerticalFlip",
     "WhitenedCnnModel",
+    "Whitening",
     "WideResnetModel",
     "load",
 ]

@@ -85,14 +85,25 @@ class Head(Section):
     dropout: Share = 0.0
 
 
+class Whitening(Section):
+    """A first layer that whitens patches of `patch` x `patch` pixels and is not trained.
+
+    `epsilon` is added to the variances of their principal axes, so that noise is not blown up.
+    """
+
+    patch: Whole = Field(2, ge=1, le=7)
+    epsilon: Real = Field(5e-4, gt=0)
+
+
 class AttentionCnnModel(Section):
     """Blocks of parallel convolutions whose outputs a gate weights and adds.
 
-    Branches are convolutions of `kernels`, one size for all or one for each. With `norm: branch`
-    each branch is normalised, activated and dropped out before it is weighted; otherwise branches
-    are linear up to the sum, and norm (`mixed`, or `none`), activation and dropout follow it.
-    Linear branches may be mixed before they are applied: `mix: kernels` is the same network as
-    `mix: outputs`, with one convolution for each picture in place of one for each branch.
+    The first block sees the pictures, or what `whitening` makes of them. Branches are convolutions
+    of `kernels`, one size for all or one for each. With `norm: branch` each branch is normalised,
+    activated and dropped out before it is weighted; otherwise branches are linear up to the sum,
+    and norm (`mixed`, or `none`), activation and dropout follow it. Linear branches may be mixed
+    before they are applied: `mix: kernels` is the same network as `mix: outputs`, with one
+    convolution for each picture in place of one for each branch.
 
     `width_factor` multiplies every width, rounded to a multiple of 8. `squeeze_excite` is the
     factor by which that part narrows. `dropout` zeroes single values, or whole channels, which is
@@ -101,6 +112,7 @@ class AttentionCnnModel(Section):
     """
 
     family: Literal["attention_cnn"] = "attention_cnn"
+    whitening: Whitening | None = None
     stages: tuple[Stage, ...] = Field(
         (Stage(width=64), Stage(width=128), Stage(width=256)), min_length=1
     )
@@ -174,10 +186,9 @@ class WideResnetModel(Section):
 class WhitenedCnnModel(Section):
     """A shallow network for few epochs (Jordan, arXiv 2404.00498, sections 3.1 to 3.3).
 
-    Its first layer whitens patches of `patch` x `patch` pixels and is not trained; `epsilon` is
-    added to the variances of their principal axes. Then, for each width, so many `convolutions`,
-    each with a batch norm that has a bias and, with `norm_scale`, a scale; its running statistics
-    take `norm_momentum` of every batch. `init: dirac` starts convolutions as the identity on
+    Behind the whitening, for each width, stand so many `convolutions`, each with a batch norm
+    that has a bias and, with `norm_scale`, a scale; its running statistics take `norm_momentum`
+    of every batch. `init: dirac` starts convolutions as the identity on
     their first channels. Logits are multiplied by `logit_scale`.
     """
 
@@ -188,8 +199,7 @@ class WhitenedCnnModel(Section):
     residual: bool = False
     activation: Literal["relu", "gelu", "silu"] = "gelu"
     init: Literal["dirac", "kaiming"] = "dirac"
-    patch: Whole = Field(2, ge=1, le=7)
-    epsilon: Real = Field(5e-4, gt=0)
+    whitening: Whitening = Whitening()
     norm_momentum: Real = Field(0.4, gt=0, le=1)
     norm_scale: bool = False
     logit_scale: Real = Field(1 / 9, gt=0)

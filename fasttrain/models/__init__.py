@@ -36,7 +36,8 @@ def check(model: Model, size: tuple[int, int]) -> None:
     Raises:
         UserError: it does; the message says how often these pictures can be halved.
     """
-    possible = min(size).bit_length() - 1
+    whitening = getattr(model, "whitening", None)
+    possible = max(min(size) - (whitening.patch - 1 if whitening else 0), 0).bit_length() - 1
     if model.halvings > possible:
         raise UserError(
             f"model: halving the sides {model.halvings} times leaves no pixels of pictures of "

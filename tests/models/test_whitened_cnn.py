@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fasttrain import models
+from fasttrain import config, models
 from fasttrain.config import WhitenedCnnModel
 from fasttrain.models.summary import summarize
-from fasttrain.models.whitened_cnn import Whitening
+from fasttrain.models.whitening import Whitening
 from fasttrain.training import optim
 
 
@@ -20,7 +20,7 @@ def smooth(count: int) -> torch.Tensor:
 
 
 def test_whitened_patches_have_unit_variance_and_nothing_in_common() -> None:
-    layer, images = Whitening(patch=2, epsilon=1e-9), smooth(600)
+    layer, images = Whitening(config.Whitening(epsilon=1e-9)), smooth(600)
     layer.look_at(images)
     found = layer(images).movedim(1, -1).flatten(0, 2)
     half = layer.outputs // 2
@@ -33,7 +33,7 @@ def test_epsilon_keeps_small_variances_small() -> None:
     images = smooth(100)
     variances = []
     for epsilon in (1e-9, 1.0):
-        layer = Whitening(2, epsilon)
+        layer = Whitening(config.Whitening(epsilon=epsilon))
         layer.look_at(images)
         variances.append(layer(images).var(dim=(0, 2, 3)))
     assert (variances[1] < variances[0]).all()
