@@ -26,6 +26,8 @@ from fasttrain.config.model import (
     Head,
     Model,
     Stage,
+    WhitenedCnnModel,
+    Whitening,
     WideResnetModel,
 )
 from fasttrain.config.optim import SGD, AdamW, Ema, Muon, Optim
@@ -85,6 +87,8 @@ __all__ = [
     "Train",
     "TrivialAugment",
     "VerticalFlip",
+    "WhitenedCnnModel",
+    "Whitening",
     "WideResnetModel",
     "load",
 ]

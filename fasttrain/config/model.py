@@ -11,6 +11,11 @@ from fasttrain.config.fields import Duration, Real, Section, Share, StepsField, 
 _ROUNDING = 8  # channels: what vector units and tensor cores like to be given
 
 
+def scaled(width: int, factor: float) -> int:
+    """A width times `factor`, as a multiple of 8."""
+    return width if factor == 1 else max(round(width * factor / _ROUNDING), 1) * _ROUNDING
+
+
 def _odd(size: int) -> int:
     if size % 2 == 0:
         raise ValueError("a kernel size is odd, so that the kernel has a middle; take 1, 3, 5 or 7")
@@ -80,14 +85,25 @@ class Head(Section):
     dropout: Share = 0.0
 
 
+class Whitening(Section):
+    """A first layer that whitens patches of `patch` x `patch` pixels and is not trained.
+
+    `epsilon` is added to the variances of their principal axes, so that noise is not blown up.
+    """
+
+    patch: Whole = Field(2, ge=1, le=7)
+    epsilon: Real = Field(5e-4, gt=0)
+
+
 class AttentionCnnModel(Section):
     """Blocks of parallel convolutions whose outputs a gate weights and adds.
 
-    Branches are convolutions of `kernels`, one size for all or one for each. With `norm: branch`
-    each branch is normalised, activated and dropped out before it is weighted; otherwise branches
-    are linear up to the sum, and norm (`mixed`, or `none`), activation and dropout follow it.
-    Linear branches may be mixed before they are applied: `mix: kernels` is the same network as
-    `mix: outputs`, with one convolution for each picture in place of one for each branch.
+    The first block sees the pictures, or what `whitening` makes of them. Branches are convolutions
+    of `kernels`, one size for all or one for each. With `norm: branch` each branch is normalised,
+    activated and dropped out before it is weighted; otherwise branches are linear up to the sum,
+    and norm (`mixed`, or `none`), activation and dropout follow it. Linear branches may be mixed
+    before they are applied: `mix: kernels` is the same network as `mix: outputs`, with one
+    convolution for each picture in place of one for each branch.
 
     `width_factor` multiplies every width, rounded to a multiple of 8. `squeeze_excite` is the
     factor by which that part narrows. `dropout` zeroes single values, or whole channels, which is
@@ -96,6 +112,7 @@ class AttentionCnnModel(Section):
     """
 
     family: Literal["attention_cnn"] = "attention_cnn"
+    whitening: Whitening | None = None
     stages: tuple[Stage, ...] = Field(
         (Stage(width=64), Stage(width=128), Stage(width=256)), min_length=1
     )
@@ -142,9 +159,7 @@ class AttentionCnnModel(Section):
 
     def scaled(self, width: int) -> int:
         """A width times `width_factor`, as a multiple of 8."""
-        if self.width_factor == 1:
-            return width
-        return max(round(width * self.width_factor / _ROUNDING), 1) * _ROUNDING
+        return scaled(width, self.width_factor)
 
 
 def _six_n_plus_four(depth: int) -> int:
@@ -168,8 +183,39 @@ class WideResnetModel(Section):
         return 0  # its strides round up: a pixel is always left
 
 
+class WhitenedCnnModel(Section):
+    """A shallow network for few epochs (Jordan, arXiv 2404.00498, sections 3.1 to 3.3).
+
+    Behind the whitening, for each width, stand so many `convolutions`, each with a batch norm
+    that has a bias and, with `norm_scale`, a scale; its running statistics take `norm_momentum`
+    of every batch. `init: dirac` starts convolutions as the identity on
+    their first channels. Logits are multiplied by `logit_scale`.
+    """
+
+    family: Literal["whitened_cnn"] = "whitened_cnn"
+    widths: tuple[Width, ...] = Field((64, 256, 256), min_length=1)
+    width_factor: Real = Field(1.0, gt=0, le=64)
+    convolutions: Whole = Field(2, ge=1, le=8)
+    residual: bool = False
+    activation: Literal["relu", "gelu", "silu"] = "gelu"
+    init: Literal["dirac", "kaiming"] = "dirac"
+    whitening: Whitening = Whitening()
+    norm_momentum: Real = Field(0.4, gt=0, le=1)
+    norm_scale: bool = False
+    logit_scale: Real = Field(1 / 9, gt=0)
+
+    @property
+    def halvings(self) -> int:
+        """How often the picture's sides are halved."""
+        return len(self.widths)
+
+    def scaled(self, width: int) -> int:
+        """A width times `width_factor`, as a multiple of 8."""
+        return scaled(width, self.width_factor)
+
+
 Model = Annotated[
-    CnnModel | AttentionCnnModel | WideResnetModel,
+    CnnModel | AttentionCnnModel | WideResnetModel | WhitenedCnnModel,
     Field(discriminator="family"),
     by_default("family", "cnn"),
 ]

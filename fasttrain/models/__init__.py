@@ -11,12 +11,14 @@ from fasttrain.config import Model
 from fasttrain.errors import UserError
 from fasttrain.models.attention_cnn import AttentionCNN
 from fasttrain.models.cnn import CNN
+from fasttrain.models.whitened_cnn import WhitenedCNN
 from fasttrain.models.wide_resnet import WideResNet
 
 _FAMILIES: dict[str, Callable[[Any, int], nn.Module]] = {
     "cnn": CNN,
     "attention_cnn": AttentionCNN,
     "wide_resnet": WideResNet,
+    "whitened_cnn": WhitenedCNN,
 }
 
 
@@ -34,12 +36,23 @@ def check(model: Model, size: tuple[int, int]) -> None:
     Raises:
         UserError: it does; the message says how often these pictures can be halved.
     """
-    possible = min(size).bit_length() - 1
+    whitening = getattr(model, "whitening", None)
+    possible = max(min(size) - (whitening.patch - 1 if whitening else 0), 0).bit_length() - 1
     if model.halvings > possible:
         raise UserError(
             f"model: halving the sides {model.halvings} times leaves no pixels of pictures of "
             f"{size[0]} x {size[1]}; {possible} times is the most"
         )
+
+
+def look_at(model: nn.Module, pictures: Callable[[], Tensor]) -> None:
+    """Let a network whose first layer depends on the data see (N, 3, H, W) training pictures.
+
+    Such a network has a method of this name; for others they are not even fetched.
+    """
+    look = getattr(model, "look_at", None)
+    if look is not None:
+        look(pictures())
 
 
 def set_temperature(model: nn.Module, value: float) -> None:

@@ -24,6 +24,7 @@ from fasttrain.models.blocks import (
 )
 from fasttrain.models.branches import KernelMixing, OutputMixing, add
 from fasttrain.models.gate import build_gate, start_weight
+from fasttrain.models.whitening import Whitening
 
 
 class AttentionCNN(nn.Module):
@@ -40,7 +41,12 @@ class AttentionCNN(nn.Module):
     def __init__(self, model: AttentionCnnModel, classes: int) -> None:
         super().__init__()
         self.register_buffer("temperature", torch.ones(()))
-        self.blocks = nn.ModuleList(_blocks(model))
+        self.whitening, inputs = None, 3
+        if model.whitening is not None:
+            self.whitening = Whitening(model.whitening)
+            inputs = self.whitening.outputs
+        self.activation = activation(model.activation)
+        self.blocks = nn.ModuleList(_blocks(model, inputs))
         self.head = Head(
             model.scaled(model.stages[-1].width),
             classes,
@@ -52,15 +58,22 @@ class AttentionCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, classes) logits."""
+        if self.whitening is not None:
+            images = self.activation(self.whitening(images))
         for block in self.blocks:
             images = block(images, self.temperature)
         logits: Tensor = self.head(images)
         return logits
 
+    def look_at(self, images: Tensor) -> None:
+        """Set the whitening by (N, 3, H, W) normalised training pictures, where there is one."""
+        if self.whitening is not None:
+            self.whitening.look_at(images)
 
-def _blocks(model: AttentionCnnModel) -> Iterator[AttentionBlock]:
+
+def _blocks(model: AttentionCnnModel, channels: int) -> Iterator[AttentionBlock]:
     """The blocks of all stages; the chance to be left out grows linearly with the depth."""
-    channels, done = 3, 0
+    done = 0
     total = sum(stage.blocks for stage in model.stages)
     for stage in model.stages:
         width = model.scaled(stage.width)

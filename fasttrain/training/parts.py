@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fasttrain import models
 from fasttrain.config import Config, Crop
@@ -21,6 +21,7 @@ from fasttrain.training.evaluate import Evaluation
 
 # Large enough to fill a device; small enough that a CPU's caches and memory are spared.
 EVALUATION_BATCH = 1000
+_LOOKED_AT = 5000  # pictures by which a network may set its first layer
 
 
 def check(config: Config) -> None:
@@ -148,5 +149,13 @@ def build_model(config: Config, store: Store, runtime: Runtime) -> nn.Module:
     """The network with the seed's initial weights, on the device, the same on every rank."""
     torch.manual_seed(config.seed)
     model = models.build(config.model, len(store.classes))
+    pictures, _ = split_training(config, store)
+    models.look_at(model, lambda: _normalized(store, pictures[:_LOOKED_AT]))
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     return model.to(runtime.device).to(memory_format=layout)
+
+
+def _normalized(store: Store, pictures: Ints) -> Tensor:
+    """Training pictures as the model sees them, unchanged, (N, 3, H, W) on the host."""
+    images = torch.from_numpy(store.train.images[pictures])
+    return Transform((), store.mean, store.std).apply(images, {})

@@ -1,0 +1,56 @@
+"""A first layer that is set by what the training pictures look like, and not learnt.
+
+Page, "How to train your ResNet 8: Bag of tricks", 2019; Jordan, arXiv 2404.00498, section 3.2.
+
+Shapes: B pictures of H x W pixels, patches of p x p.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fasttrain import config
+
+_AT_ONCE = 250  # pictures: their patches take some 100 MB
+
+
+class Whitening(nn.Module):
+    """Patches of p x p pixels onto their principal axes, each to unit variance, and the negatives.
+
+    The kernels are a buffer: nothing trains them. The bias is a parameter.
+
+    Attributes:
+        outputs: Channels: twice as many as there are numbers in a patch.
+    """
+
+    weight: Tensor
+
+    def __init__(self, settings: config.Whitening) -> None:
+        super().__init__()
+        patch = settings.patch
+        numbers = 3 * patch**2
+        self._patch, self._epsilon = patch, settings.epsilon
+        self.outputs = 2 * numbers
+        axes = torch.eye(numbers).view(numbers, 3, patch, patch)
+        self.register_buffer("weight", torch.cat([axes, -axes]))
+        self.bias = nn.Parameter(torch.zeros(self.outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, outputs, H - p + 1, W - p + 1)."""
+        return F.conv2d(images, self.weight, self.bias)
+
+    @torch.no_grad()
+    def look_at(self, images: Tensor) -> None:
+        """Set the kernels by the patches of (N, 3, H, W) normalised pictures."""
+        covariance, count = torch.zeros(1, dtype=torch.float64), 0
+        for some in torch.split(images.double(), _AT_ONCE):
+            patches = F.unfold(some, self._patch).movedim(1, 2).flatten(0, 1)
+            covariance, count = covariance + patches.T @ patches, count + len(patches)
+        variances, axes = torch.linalg.eigh(covariance / count)
+        kernels = (axes / (variances + self._epsilon).sqrt()).T.flip(0)
+        # An eigenvector's sign is anyone's choice: the largest number is made positive.
+        largest = kernels.gather(1, kernels.abs().argmax(dim=1, keepdim=True))
+        kernels = (kernels * largest.sign()).view(-1, 3, self._patch, self._patch)
+        self.weight.copy_(torch.cat([kernels, -kernels]))
