@@ -48,6 +48,7 @@ from fasttrain.config.sections import (
     LoaderName,
     Track,
     Train,
+    Tta,
 )
 
 __all__ = [
@@ -86,6 +87,7 @@ __all__ = [
     "Track",
     "Train",
     "TrivialAugment",
+    "Tta",
     "VerticalFlip",
     "WhitenedCnnModel",
     "Whitening",

@@ -25,6 +25,7 @@ from fasttrain.errors import nearest
 
 DatasetName = Literal["cifar10", "cifar100", "shapes", "folder"]
 LoaderName = Literal["auto", "dali", "resident", "reference"]
+Tta = Literal["none", "flip", "shift"]
 
 
 class Data(Section):
@@ -79,9 +80,10 @@ class Train(Section):
     """How long, in which arithmetic, how often to look, and what to do when it goes wrong.
 
     `on_divergence` says what follows a loss or gradient that is not a finite number: `stop` the
-    run; `skip` the update of that step; or `rollback` to the last good checkpoint and go on
-    behind the bad batch, at most `rollbacks` times (Chowdhery et al., "PaLM", arXiv 2204.02311,
-    section 5.1). `watchdog` is how long a step may take before the process is taken for hung.
+    run; `skip` the update of that step; or `rollback` to the last good checkpoint and go on behind
+    the bad batch, at most `rollbacks` times (Chowdhery et al., "PaLM", arXiv 2204.02311, section
+    5.1). `tta` is how an evaluation looks at a picture (`training.views`). `watchdog` is how long a
+    step may take before the process is taken for hung.
     """
 
     epochs: Whole = Field(10, ge=1)
@@ -93,6 +95,7 @@ class Train(Section):
     accumulate: Whole = Field(1, ge=1)
     clip_norm: Real | None = Field(None, gt=0)
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    tta: Tta = "none"
     ema: Ema | None = None
     log_every: StepsField = Duration(value=50, unit="steps")
     evaluate_every: StepsField = Duration(value=1, unit="epochs")

@@ -76,7 +76,9 @@ class Training:
         optimizer = optim.build(config.optim, self.model)
         average = Average(self.model, config.train.ema) if config.train.ema else None
         self.step = TrainingStep(self.model, optimizer, runtime, config.train, config.seed, average)
-        self.evaluator = Evaluator(average.model if average else self.model, runtime)
+        self.evaluator = Evaluator(
+            average.model if average else self.model, runtime, config.train.tta
+        )
         self.clock = Clock()
         self.figures = Figures(self.step, self.clock, self.plan, config.data.batch_size, runtime)
         self.state = State(
