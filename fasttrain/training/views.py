@@ -22,7 +22,7 @@ def look(model: nn.Module, images: Tensor, tta: Tta) -> Tensor:
             logits: Tensor = model(images)
             return logits
         case "flip":
-            return (model(images) + model(images.flip(3))) / 2
+            return (look(model, images, "none") + look(model, images.flip(3), "none")) / 2
         case "shift":
             padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
             first, last = padded[:, :, :-2, :-2], padded[:, :, 2:, 2:]
