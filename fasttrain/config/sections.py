@@ -76,6 +76,13 @@ class Data(Section):
         return self
 
 
+class Resize(Section):
+    """Pictures of `scale` times their sides, until that moment of the run."""
+
+    scale: Real = Field(gt=0, lt=1)
+    until: StepsField
+
+
 class Train(Section):
     """How long, in which arithmetic, how often to look, and what to do when it goes wrong.
 
@@ -95,6 +102,7 @@ class Train(Section):
     accumulate: Whole = Field(1, ge=1)
     clip_norm: Real | None = Field(None, gt=0)
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    resize: tuple[Resize, ...] = ()  # progressive resizing
     tta: Tta = "none"
     ema: Ema | None = None
     log_every: StepsField = Duration(value=50, unit="steps")

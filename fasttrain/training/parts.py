@@ -18,6 +18,7 @@ from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
 from fasttrain.training import schedule
 from fasttrain.training.evaluate import Evaluation
+from fasttrain.training.resizing import Resizer
 
 # Large enough to fill a device; small enough that a CPU's caches and memory are spared.
 EVALUATION_BATCH = 1000
@@ -143,6 +144,20 @@ def evaluation_pass(config: Config, store: Store, split: Split, runtime: Runtime
         workers=config.data.workers,
     )
     return Evaluation(loader, plan)
+
+
+def resizer(config: Config, store: Store, steps_per_epoch: int, runtime: Runtime) -> Resizer:
+    """How large pictures are at which step.
+
+    Raises:
+        UserError: pooling leaves nothing of the smaller ones.
+    """
+    train = config.train
+    total = train.epochs * steps_per_epoch
+    found = Resizer(train.resize, store.size, steps_per_epoch, total, runtime.device)
+    for size in found.sizes:
+        models.check(config.model, size)
+    return found
 
 
 def build_model(config: Config, store: Store, runtime: Runtime) -> nn.Module:
