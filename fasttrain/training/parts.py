@@ -165,9 +165,15 @@ def build_model(config: Config, store: Store, runtime: Runtime) -> nn.Module:
     torch.manual_seed(config.seed)
     model = models.build(config.model, len(store.classes))
     pictures, _ = split_training(config, store)
-    models.look_at(model, lambda: _normalized(store, pictures[:_LOOKED_AT]))
+    models.look_at(model, lambda: _normalized(store, evenly(pictures, _LOOKED_AT)))
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     return model.to(runtime.device).to(memory_format=layout)
+
+
+def evenly(pictures: Ints, count: int) -> Ints:
+    """At most `count` of them from all over the set, which may be sorted by class."""
+    every = -(-len(pictures) // count)
+    return pictures[::every]
 
 
 def _normalized(store: Store, pictures: Ints) -> Tensor:
