@@ -40,9 +40,9 @@ def _conclude(outcome: record.Outcome, name: str, quick: bool, records: Path) ->
 
 def _keep(outcome: record.Outcome, name: str, quick: bool, records: Path) -> None:
     """Write the record, and a picture of it beside it."""
+    path = record.save(outcome, name, quick, records)
     from benchmarks.plot import draw
 
-    path = record.save(outcome, name, quick, records)
     draw(outcome, path.with_suffix(".svg"))
     click.echo(f"record: {path}")
 

@@ -1,9 +1,10 @@
 """fasttrain's loop over a loop that anyone would write by hand, with the same parts.
 
 Both train the same network on the same batches from the same loader, with the same optimiser,
-compiler and precision, for the same number of steps, by turns. Neither counts the first step, in
-which code is generated. fasttrain logs, votes, and looks after checkpoints meanwhile; the loop by
-hand does nothing but train.
+compiler and precision, for the same number of steps, by turns; what a recipe adds to that (a moving
+average, a schedule, clipping, accumulation, progressive resizing) is left out. Neither counts the
+first step, in which code is generated. fasttrain logs, votes, and looks after checkpoints
+meanwhile; the loop by hand does nothing but train.
 """
 
 from __future__ import annotations
@@ -19,18 +20,26 @@ from torch import Tensor
 
 from benchmarks.record import Outcome
 from fasttrain.config import Config, load
+from fasttrain.config.augment import mixes
 from fasttrain.data import sources
+from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
 from fasttrain.training import optim, parts
 from fasttrain.training.run import run
 
+PLAIN = (
+    "train.epochs=1", "train.compile=true", "train.ema=null", "train.clip_norm=null",
+    "train.accumulate=1", "train.resize=[]", "schedule={name: constant}", "data.validation=0",
+)  # fmt: skip
 OURS, BY_HAND = "fasttrain", "by hand"
 
 
 def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
     """Train one epoch each way, by turns; images/s."""
     repetitions = 2 if quick else 7
-    base = load(config, [*overrides, "train.epochs=1", "data.validation=0", "train.compile=true"])
+    base = load(config, [*overrides, *PLAIN])
+    if mixes(base.data.augment):
+        raise UserError("the loop by hand does not mix pictures; leave mixup and cutmix out")
     runs: dict[str, list[float]] = {BY_HAND: [], OURS: []}
     for _ in range(repetitions):
         runs[BY_HAND].append(by_hand(base))

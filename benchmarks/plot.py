@@ -16,6 +16,7 @@ _INK, _DOT, _LINE = "#333333", "#0072b2", "#d55e00"  # told apart without colour
 def draw(outcome: Outcome, path: Path) -> None:
     """Draw the repetitions of every competitor, one row each, into an SVG file."""
     mpl.rcParams["svg.hashsalt"] = "fasttrain"  # the same figures give the same file
+    mpl.rcParams["svg.fonttype"] = "none"  # text stays text: to be searched, read aloud, drawn well
     names = list(outcome.runs)[::-1]
     figure = Figure(figsize=(7.5, 1.1 + 0.42 * len(names)), layout="constrained")
     axes = figure.subplots()

@@ -37,8 +37,10 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
     runs: dict[str, list[float]] = {name: [] for name in sources}
     for source in sources.values():  # helper processes start, code is generated
         bench.images_per_second(source, 2)
-    for _ in range(repetitions):
-        for source_name, source in sources.items():
+    for repetition in range(repetitions):
+        # By turns first and last: what a loader prepares ahead is at its neighbour's expense.
+        order = list(sources.items())[:: 1 if repetition % 2 else -1]
+        for source_name, source in order:
             runs[source_name].append(bench.images_per_second(source, steps))
     for loader in loaders.values():
         loader.close()

@@ -14,6 +14,7 @@ from fasttrain.data import sources
 from fasttrain.data.loader import Loader, Pictures
 from fasttrain.data.plan import TrainingPlan
 from fasttrain.data.store import Store
+from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
 from fasttrain.training import optim, parts
 from fasttrain.training.average import Average
@@ -70,7 +71,16 @@ class Workbench:
 
 
 def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None = None) -> Workbench:
-    """Put a run together; `change` may alter its optimisers before they are used."""
+    """Put a run together; `change` may alter its optimisers before they are used.
+
+    Raises:
+        UserError: the recipe does more in a step than is measured here.
+    """
+    if config.train.accumulate > 1 or config.train.resize:
+        raise UserError(
+            "a step on a batch that stays the same takes it whole and at full size; "
+            "add train.accumulate=1 train.resize=[]"
+        )
     runtime = Runtime(config.train)
     store = sources.open_dataset(config.data)
     plan = parts.training_plan(config, store)

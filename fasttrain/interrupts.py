@@ -54,6 +54,8 @@ class StopRequest:
         self._undo.callback(here.close)
         self._undo.callback(thread.join)
         self._undo.callback(there.close)
+        # Forked workers hold copies of it, so that closing it would end nothing.
+        self._undo.callback(there.shutdown, socket.SHUT_RDWR)
         self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(there.fileno()))
         for number in SIGNALS:
             # A handler must be there, or the signal does what it does by default.

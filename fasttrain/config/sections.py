@@ -102,7 +102,7 @@ class Train(Section):
     accumulate: Whole = Field(1, ge=1)
     clip_norm: Real | None = Field(None, gt=0)
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
-    resize: tuple[Resize, ...] = ()  # progressive resizing
+    resize: tuple[Resize, ...] = Field((), max_length=6)  # torch keeps 8 graphs of a function
     tta: Tta = "none"
     ema: Ema | None = None
     log_every: StepsField = Duration(value=50, unit="steps")

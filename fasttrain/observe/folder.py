@@ -154,9 +154,9 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
     check_writable(explicit)
     folder = RunFolder(explicit)
     if folder.config.exists() and resume:
-        if not changed:
+        if not changed or folder.result.exists():  # what is complete cannot change
             _check_same(config, load(folder.config), explicit)
-    elif folder.config.exists():
+    elif folder.config.exists() or folder.result.exists():
         raise UserError(
             f"{explicit} already holds a run; add --resume to go on with it, "
             "or choose another --run-dir"

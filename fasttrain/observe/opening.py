@@ -48,7 +48,7 @@ def open_journal(
     console: Console,
     tell: Callable[[str], None],
 ) -> Journal:
-    """Begin the run folder, or take it up again; the main rank's part.
+    """Open the journal for writing, with all that is shown of it; the main rank's part.
 
     Args:
         config: The run.

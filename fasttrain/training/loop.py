@@ -127,8 +127,8 @@ class Training:
     def _train_and_test(self, first: int) -> None:
         if first and self.timetable.evaluation_is_due(first) and not self._is_scored(first):
             self._evaluate(first, "validation")  # the run was stopped in it
-            if self.saver.written and self.runtime.is_main:
-                checkpoint.rate(self.saver.written, self.scores["validation"][1].accuracy)
+            if self._is_scored(first) and self.runtime.is_main:
+                self.saver.rate(self.scores["validation"][1].accuracy)
         self._train(first)
         self._evaluate(self.total, "test")
 

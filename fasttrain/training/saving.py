@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from fasttrain.config import Checkpoint
@@ -47,6 +48,12 @@ class Saver:
         self._writing = self._thread.submit(
             checkpoint.save, self._root, snapshot, self._settings.keep, self._settings.best
         )
+
+    def rate(self, score: float) -> None:
+        """Note a validation accuracy that the last checkpoint was written without."""
+        if self.written is not None:
+            with suppress(UserError):  # of a full disk, which ends no run
+                checkpoint.rate(self.written, score)
 
     def wait(self) -> None:
         """Wait until nothing is being written."""

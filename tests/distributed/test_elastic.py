@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from fasttrain.observe import journal
 from tests.distributed.endings import ENDLESS, PLAIN, Run, launched
 
-STEPS = 600
+STEPS, EPOCHS = 1600, 2
 SETTINGS = {
     **ENDLESS,
-    "data": {**ENDLESS["data"], "validation": 10_000 - 12 * STEPS},
-    "train": {**ENDLESS["train"], "epochs": 1},
+    "data": {**ENDLESS["data"], "validation": 10_000 - 12 * STEPS // EPOCHS},
+    "train": {**ENDLESS["train"], "epochs": EPOCHS},
 }
 
 

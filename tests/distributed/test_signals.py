@@ -70,6 +70,15 @@ def test_a_signal_leaves_a_checkpoint_and_no_process(
         run.wait_until_gone()
 
 
+def test_helper_processes_of_a_loader_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    data = {**ENDLESS["data"], "loader": "reference", "workers": 1}
+    with Run(tmp_path, {**ENDLESS, "data": data}, PLAIN).start() as run:
+        run.wait_until_trained(15)
+        run.send(signal.SIGTERM)
+        assert run.wait_until_gone(SOON) == 75
+        stopped_at(run)
+
+
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare")
 def test_as_the_first_process_of_a_container_it_hears_signals_too(tmp_path: Path) -> None:
     command = ["unshare", "--pid", "--fork", "--mount-proc", *PLAIN]

@@ -36,12 +36,12 @@ def _few_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "ShapesSource", lambda: ShapesSource(train=120, test=30))
 
 
-def recipe(**train: Any) -> Config:
+def recipe(validation: int = 20, **train: Any) -> Config:
     """6 steps an epoch, 18 in all; a log every 2 and a checkpoint every 3."""
     quick = {"epochs": 3, "device": "cpu", "precision": "fp32", "compile": False}
     return Config.model_validate(
         {
-            "data": {"dataset": "shapes", "batch_size": 16, "validation": 20},
+            "data": {"dataset": "shapes", "batch_size": 16, "validation": validation},
             "model": {"widths": [64, 64]},
             "train": {**quick, "log_every": "2steps", **train},
             "checkpoint": {"every": "3steps", "keep": 1},
@@ -68,7 +68,13 @@ def train(config: Config, folder: Path, **options: Any) -> str:
     return said.getvalue()
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, number: int, folder: Path, **options: Any) -> None:
+def interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    folder: Path,
+    config: Config | None = None,
+    **options: Any,
+) -> None:
     """Train until just before a step, counted from 0."""
 
     def end() -> None:
@@ -77,7 +83,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, number: int, folder: Path, **opti
     with monkeypatch.context() as patch:
         at_step(patch, number, end)
         with pytest.raises(KeyboardInterrupt):
-            train(recipe(), folder, **options)
+            train(config or recipe(), folder, **options)
 
 
 @pytest.fixture
@@ -188,6 +194,22 @@ def test_other_settings_are_refused_with_the_difference_unless_told(
         train(recipe(label_smoothing=0.1), tmp_path / "run", resume=True)
     changed = recipe(label_smoothing=0.1)
     assert "goes on at step 9;" in train(changed, tmp_path / "run", resume=True, changed=True)
+
+
+def test_a_run_that_is_complete_takes_no_other_settings(tmp_path: Path) -> None:
+    train(recipe(), tmp_path / "run")
+    assert "nothing is left to do" in train(recipe(), tmp_path / "run", resume=True)
+    with pytest.raises(UserError, match=r"train\.epochs=4"):
+        train(recipe(epochs=4), tmp_path / "run", resume=True, changed=True)
+
+
+def test_without_a_validation_split_a_run_goes_on_from_the_end_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(validation=0).model_dump()
+    config = Config.model_validate({**settings, "checkpoint": {"every": "1epochs"}})
+    interrupt(monkeypatch, 9, tmp_path / "run", config)
+    assert "goes on at step 7;" in train(config, tmp_path / "run", resume=True)
 
 
 def test_a_missing_journal_is_not_passed_over(

@@ -84,6 +84,7 @@ def test_a_warm_up_changes_nothing_and_leaves_nothing_to_generate(
     step.warm_up(0, pictures)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
+    assert all(weight.grad is None for weight in model.parameters())
     step(0, pictures, 1.0)
     warm = len(traced)
     for number in (20, 50, 99):

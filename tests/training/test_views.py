@@ -19,7 +19,7 @@ class Pixels(nn.Module):
 
 @pytest.fixture
 def picture() -> Tensor:
-    return torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).view(2, 3, 4, 5)
+    return torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 
 
 def seen(picture: Tensor, tta: Tta) -> Tensor:
@@ -39,8 +39,7 @@ def test_shifted_views_count_half(picture: Tensor) -> None:
     found = seen(picture, "shift")
     near = (2 * picture[:, :, 1:-1, 1:-1] + picture[:, :, :-2, :-2] + picture[:, :, 2:, 2:]) / 4
     even = (near + near.flip(3)) / 2  # every view comes with its mirror image
-    middle = found[:, :, 1:-1, 1:-1]
-    torch.testing.assert_close(middle.sum(), even.sum())
+    torch.testing.assert_close(found[:, :, 1:-1, 1:-1], even)
 
 
 def test_views_of_a_symmetric_answer_change_nothing() -> None:
