@@ -166,7 +166,7 @@ class TrainingStep:
         with self._no_sync():
             return self._backward(part, smaller)
 
-    def _backward(self, part: Pictures, smaller: Matrices | None) -> Tensor:
+    def _backward(self, part: Pictures, smaller: Matrices | None = None) -> Tensor:
         """Add to the gradients; return (3,) sums of the loss, right answers and pictures."""
         loss, figures = self._objective(part.images, part.labels, part.mixing, smaller)
         loss.backward(self._share)
