@@ -35,7 +35,16 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _conclude(outcome: record.Outcome, name: str, quick: bool, records: Path) -> None:
     record.show(outcome)
-    click.echo(f"record: {record.save(outcome, name, quick, records)}")
+    _keep(outcome, name, quick, records)
+
+
+def _keep(outcome: record.Outcome, name: str, quick: bool, records: Path) -> None:
+    """Write the record, and a picture of it beside it."""
+    from benchmarks.plot import draw
+
+    path = record.save(outcome, name, quick, records)
+    draw(outcome, path.with_suffix(".svg"))
+    click.echo(f"record: {path}")
 
 
 @main.command()
@@ -55,7 +64,52 @@ def augment(quick: bool, records: Path) -> None:
 
     outcome = measure(quick)
     show(outcome)
-    click.echo(f"record: {record.save(outcome, 'augment', quick, records)}")
+    _keep(outcome, "augment", quick, records)
+
+
+def _of_a_recipe(command: Callable[..., Any]) -> Callable[..., Any]:
+    config = click.option("--config", type=click.Path(path_type=Path, exists=True), required=True)
+    overrides = click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
+    return config(overrides(_common(command)))
+
+
+@main.command()
+@_of_a_recipe
+def step(config: Path, overrides: tuple[str, ...], quick: bool, records: Path) -> None:
+    """One training step, from eager fp32 to everything on, and its share of the machine."""
+    from benchmarks.step import measure, shares
+
+    outcome = measure(config, overrides, quick)
+    _conclude(outcome, f"step-{config.stem}", quick, records)
+    for line in shares(outcome):
+        click.echo(line)
+
+
+@main.command()
+@_of_a_recipe
+def train(config: Path, overrides: tuple[str, ...], quick: bool, records: Path) -> None:
+    """Training with each loader over the same step on a fixed batch: what data costs."""
+    from benchmarks.throughput import measure
+
+    _conclude(measure(config, overrides, quick), f"train-{config.stem}", quick, records)
+
+
+@main.command()
+@_of_a_recipe
+def overhead(config: Path, overrides: tuple[str, ...], quick: bool, records: Path) -> None:
+    """Fasttrain's loop over one written by hand."""
+    from benchmarks.overhead import measure
+
+    _conclude(measure(config, overrides, quick), f"overhead-{config.stem}", quick, records)
+
+
+@main.command()
+@_of_a_recipe
+def startup(config: Path, overrides: tuple[str, ...], quick: bool, records: Path) -> None:
+    """Seconds from a process's start to its first step: cold, warm, and moved elsewhere."""
+    from benchmarks.startup import measure
+
+    _conclude(measure(config, overrides, quick), f"startup-{config.stem}", quick, records)
 
 
 def _of_runs(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,7 +198,7 @@ def _contest(
     contest.show(outcome)
     for line in contest.steps(outcome):
         click.echo(line)
-    click.echo(f"record: {record.save(outcome, name, quick, records)}")
+    _keep(outcome, name, quick, records)
 
 
 if __name__ == "__main__":

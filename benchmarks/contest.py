@@ -46,9 +46,11 @@ QUARTER = (
     "model.width_factor=0.25",
     "model.dropout=0",
     "model.head.dropout=0",
-    "data.augment=[{name: crop, mode: reflect}, flip]",
+    "data.augment=[{name: crop, mode: reflect}, {name: flip, mode: alternating}, "
+    "{name: cutout, size: 8}]",
     "data.batch_size=64",
     "optim.lr=3e-3",
+    "optim.weight_decay=0.15",
 )
 
 LADDER = (

@@ -11,13 +11,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fasttrain.errors import FasttrainError
 from fasttrain.interrupts import follow_launcher
 from fasttrain.redact import redact
+
+if TYPE_CHECKING:
+    from fasttrain.config import Tta
 
 _PATH = click.Path(path_type=Path)
 
@@ -124,13 +127,14 @@ def _percent(share: float | None) -> str:
 @click.argument("run", type=_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
-def evaluate(run: Path, as_json: bool, best: bool) -> None:
+@click.option("--tta", type=click.Choice(["none", "flip", "shift"]), help="Test-time views.")
+def evaluate(run: Path, as_json: bool, best: bool, tta: Tta | None) -> None:
     """Score the newest checkpoint of RUN on the test set."""
     import json
 
     from fasttrain.use.evaluate import evaluate as score_run
 
-    report = score_run(run, best)
+    report = score_run(run, best, tta)
     if os.environ.get("RANK", "0") != "0":
         return
     for reason in report["passed_over"]:

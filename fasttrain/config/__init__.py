@@ -46,8 +46,10 @@ from fasttrain.config.sections import (
     Data,
     DatasetName,
     LoaderName,
+    Resize,
     Track,
     Train,
+    Tta,
 )
 
 __all__ = [
@@ -78,6 +80,7 @@ __all__ = [
     "Muon",
     "OneCycle",
     "Optim",
+    "Resize",
     "ResizedCrop",
     "Rotation",
     "Schedule",
@@ -86,6 +89,7 @@ __all__ = [
     "Track",
     "Train",
     "TrivialAugment",
+    "Tta",
     "VerticalFlip",
     "WhitenedCnnModel",
     "Whitening",

@@ -25,6 +25,7 @@ from fasttrain.errors import nearest
 
 DatasetName = Literal["cifar10", "cifar100", "shapes", "folder"]
 LoaderName = Literal["auto", "dali", "resident", "reference"]
+Tta = Literal["none", "flip", "shift"]
 
 
 class Data(Section):
@@ -75,13 +76,21 @@ class Data(Section):
         return self
 
 
+class Resize(Section):
+    """Pictures of `scale` times their sides, until that moment of the run."""
+
+    scale: Real = Field(gt=0, lt=1)
+    until: StepsField
+
+
 class Train(Section):
     """How long, in which arithmetic, how often to look, and what to do when it goes wrong.
 
     `on_divergence` says what follows a loss or gradient that is not a finite number: `stop` the
-    run; `skip` the update of that step; or `rollback` to the last good checkpoint and go on
-    behind the bad batch, at most `rollbacks` times (Chowdhery et al., "PaLM", arXiv 2204.02311,
-    section 5.1). `watchdog` is how long a step may take before the process is taken for hung.
+    run; `skip` the update of that step; or `rollback` to the last good checkpoint and go on behind
+    the bad batch, at most `rollbacks` times (Chowdhery et al., "PaLM", arXiv 2204.02311, section
+    5.1). `tta` is how an evaluation looks at a picture (`training.views`). `watchdog` is how long a
+    step may take before the process is taken for hung.
     """
 
     epochs: Whole = Field(10, ge=1)
@@ -93,6 +102,8 @@ class Train(Section):
     accumulate: Whole = Field(1, ge=1)
     clip_norm: Real | None = Field(None, gt=0)
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
+    resize: tuple[Resize, ...] = ()  # progressive resizing
+    tta: Tta = "none"
     ema: Ema | None = None
     log_every: StepsField = Duration(value=50, unit="steps")
     evaluate_every: StepsField = Duration(value=1, unit="epochs")

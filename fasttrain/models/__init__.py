@@ -31,13 +31,20 @@ def build(model: Model, classes: int) -> nn.Module:
 
 
 def check(model: Model, size: tuple[int, int]) -> None:
-    """Refuse a network whose pooling leaves no pixels of pictures of `size` (height, width).
+    """Refuse a network that leaves no pixels of pictures of `size` (height, width).
 
     Raises:
         UserError: it does; the message says how often these pictures can be halved.
     """
     whitening = getattr(model, "whitening", None)
-    possible = max(min(size) - (whitening.patch - 1 if whitening else 0), 0).bit_length() - 1
+    patch = whitening.patch if whitening else 1
+    side = min(size) - patch + 1
+    if side < 1:
+        raise UserError(
+            f"model.whitening: there are no patches of {patch} x {patch} pixels in "
+            f"pictures of {size[0]} x {size[1]}; choose a smaller patch"
+        )
+    possible = side.bit_length() - 1
     if model.halvings > possible:
         raise UserError(
             f"model: halving the sides {model.halvings} times leaves no pixels of pictures of "

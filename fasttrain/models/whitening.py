@@ -45,8 +45,8 @@ class Whitening(nn.Module):
     def look_at(self, images: Tensor) -> None:
         """Set the kernels by the patches of (N, 3, H, W) normalised pictures."""
         covariance, count = torch.zeros(1, dtype=torch.float64), 0
-        for some in torch.split(images.double(), _AT_ONCE):
-            patches = F.unfold(some, self._patch).movedim(1, 2).flatten(0, 1)
+        for some in torch.split(images, _AT_ONCE):
+            patches = F.unfold(some.double(), self._patch).movedim(1, 2).flatten(0, 1)
             covariance, count = covariance + patches.T @ patches, count + len(patches)
         variances, axes = torch.linalg.eigh(covariance / count)
         kernels = (axes / (variances + self._epsilon).sqrt()).T.flip(0)

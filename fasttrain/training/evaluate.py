@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fasttrain.config import Tta
 from fasttrain.data.loader import Loader, Pictures
 from fasttrain.data.plan import EvaluationPlan
 from fasttrain.runtime import Runtime
+from fasttrain.training.views import look
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class Score:
 class Scorer(nn.Module):
     """The model and the figures of a batch, as one graph of one shape."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, tta: Tta) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.tta = model, tta
 
     def forward(self, images: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """Return (3,) sums over the rows with `valid`: loss, right answers, pictures."""
-        logits = self.model(images).float()
+        logits = look(self.model, images, self.tta).float()
         loss = F.cross_entropy(logits, labels, reduction="none")
         correct = logits.argmax(dim=1) == labels
         rows = torch.stack([loss, correct.float(), torch.ones_like(loss)])
@@ -59,10 +61,11 @@ class Evaluator:
     Args:
         model: On the runtime's device, uncompiled and not joined over the ranks.
         runtime: Where this runs.
+        tta: How it looks at each picture.
     """
 
-    def __init__(self, model: nn.Module, runtime: Runtime) -> None:
-        self._scorer = Scorer(model)
+    def __init__(self, model: nn.Module, runtime: Runtime, tta: Tta = "none") -> None:
+        self._scorer = Scorer(model, tta)
         self._runtime = runtime
         self._score = (
             torch.compile(self._scorer, dynamic=False) if runtime.compile else self._scorer

@@ -75,8 +75,13 @@ class Training:
         self.model = parts.build_model(config, store, runtime)
         optimizer = optim.build(config.optim, self.model)
         average = Average(self.model, config.train.ema) if config.train.ema else None
-        self.step = TrainingStep(self.model, optimizer, runtime, config.train, config.seed, average)
-        self.evaluator = Evaluator(average.model if average else self.model, runtime)
+        resizer = parts.resizer(config, store, self.plan.steps_per_epoch, runtime)
+        self.step = TrainingStep(
+            self.model, optimizer, runtime, config.train, config.seed, average, resizer
+        )
+        self.evaluator = Evaluator(
+            average.model if average else self.model, runtime, config.train.tta
+        )
         self.clock = Clock()
         self.figures = Figures(self.step, self.clock, self.plan, config.data.batch_size, runtime)
         self.state = State(
@@ -150,6 +155,8 @@ class Training:
             compiled = done > first + 1
             pictures = next(batches)
             clock.lap("data" if compiled else "compile")
+            if not compiled:
+                self.step.warm_up(done - 1, pictures)
             models.set_temperature(self.model, table.temperature(done - 1))
             factor = table.factor(done - 1)
             self.step(done - 1, pictures, factor)

@@ -29,6 +29,11 @@ class Optimizers:
         self._groups = [group for each in members.values() for group in each.param_groups]
         self._rates = [float(group["lr"]) for group in self._groups]
 
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all members, with their settings."""
+        return self._groups
+
     def step(self, factor: float = 1.0, skip: Tensor | None = None) -> None:
         """Update the parameters at `factor` times their groups' rates.
 

@@ -18,6 +18,7 @@ from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
 from fasttrain.training import schedule
 from fasttrain.training.evaluate import Evaluation
+from fasttrain.training.resizing import Resizer
 
 # Large enough to fill a device; small enough that a CPU's caches and memory are spared.
 EVALUATION_BATCH = 1000
@@ -145,14 +146,34 @@ def evaluation_pass(config: Config, store: Store, split: Split, runtime: Runtime
     return Evaluation(loader, plan)
 
 
+def resizer(config: Config, store: Store, steps_per_epoch: int, runtime: Runtime) -> Resizer:
+    """How large pictures are at which step.
+
+    Raises:
+        UserError: pooling leaves nothing of the smaller ones.
+    """
+    train = config.train
+    total = train.epochs * steps_per_epoch
+    found = Resizer(train.resize, store.size, steps_per_epoch, total, runtime.device)
+    for size in found.sizes:
+        models.check(config.model, size)
+    return found
+
+
 def build_model(config: Config, store: Store, runtime: Runtime) -> nn.Module:
     """The network with the seed's initial weights, on the device, the same on every rank."""
     torch.manual_seed(config.seed)
     model = models.build(config.model, len(store.classes))
     pictures, _ = split_training(config, store)
-    models.look_at(model, lambda: _normalized(store, pictures[:_LOOKED_AT]))
+    models.look_at(model, lambda: _normalized(store, evenly(pictures, _LOOKED_AT)))
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     return model.to(runtime.device).to(memory_format=layout)
+
+
+def evenly(pictures: Ints, count: int) -> Ints:
+    """At most `count` of them from all over the set, which may be sorted by class."""
+    every = -(-len(pictures) // count)
+    return pictures[::every]
 
 
 def _normalized(store: Store, pictures: Ints) -> Tensor:

@@ -19,6 +19,7 @@ from fasttrain.runtime import Runtime
 from fasttrain.training.average import Average
 from fasttrain.training.optim import Optimizers
 from fasttrain.training.randomness import Randomness
+from fasttrain.training.resizing import Matrices, Resizer, resize
 
 NEVER = torch.iinfo(torch.int64).max
 
@@ -26,7 +27,7 @@ NEVER = torch.iinfo(torch.int64).max
 class Objective(nn.Module):
     """The model and what is asked of it: one graph from pictures to loss.
 
-    A run mixes either all its batches or none, so the graph never changes.
+    A run mixes either all its batches or none, so there is one graph for each size of pictures.
     """
 
     def __init__(self, model: nn.Module, label_smoothing: float) -> None:
@@ -35,18 +36,27 @@ class Objective(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(
-        self, images: Tensor, labels: Tensor, mixing: Tensor | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        mixing: Tensor | None = None,
+        smaller: Matrices | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the mean loss, and (3,) sums: the loss, the right answers, the pictures.
 
-        Where pictures are mixed, the first two are weighted sums over a picture's label and its
-        partner's.
+        Pictures are mixed at their full size, then made smaller. Where pictures are mixed, the
+        first two are weighted sums over a picture's label and its partner's.
         """
-        if mixing is None:
-            loss, correct = self._score(self.model(images).float(), labels)
-        else:
+        own = None
+        if mixing is not None:
             own = label_weights(mixing, images.shape[2], images.shape[3])
-            logits = self.model(mix(images, mixing)).float()
+            images = mix(images, mixing)
+        if smaller is not None:
+            images = resize(images, smaller)
+        logits = self.model(images).float()
+        if own is None:
+            loss, correct = self._score(logits, labels)
+        else:
             partners = self._score(logits, swap(labels))
             mine = self._score(logits, labels)
             loss, correct = (torch.lerp(b, a, own) for a, b in zip(mine, partners, strict=True))
@@ -76,6 +86,7 @@ class TrainingStep:
             recurrent neural networks", arXiv 1211.5063, section 3.2).
         seed: The run's seed, for what the model draws.
         average: Follows the model.
+        resizer: Says how large the pictures of a step are.
 
     Attributes:
         totals: (5,) on the device, sums over the pictures since they were taken: the loss, the
@@ -93,8 +104,10 @@ class TrainingStep:
         train: Train,
         seed: int,
         average: Average | None = None,
+        resizer: Resizer | None = None,
     ) -> None:
-        self._optimizer, self._average = optimizer, average
+        self._resizer = resizer
+        self._model, self._optimizer, self._average = model, optimizer, average
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._parts, self._clip_norm = train.accumulate, train.clip_norm
         self._skips = train.on_divergence == "skip"
@@ -120,9 +133,10 @@ class TrainingStep:
         """
         self._randomness.seed(step)
         before = [buffer.clone() for buffer in self._buffers]
+        smaller = self._resizer(step) if self._resizer else None
         *first, last = _cut(pictures, self._parts)
-        figures = [self._backward_alone(part) for part in first]
-        figures.append(self._backward(last))  # over several ranks, gradients meet here
+        figures = [self._backward_alone(part, smaller) for part in first]
+        figures.append(self._backward(last, smaller))  # over several ranks, gradients meet here
         norm = self._clip()
         skip = self._judge(step, torch.stack(figures).sum(dim=0), norm)
         self._optimizer.step(factor, skip)
@@ -132,13 +146,29 @@ class TrainingStep:
         if self._average is not None:
             self._average.update(step)
 
-    def _backward_alone(self, part: Pictures) -> Tensor:
-        with self._no_sync():
-            return self._backward(part)
+    def warm_up(self, step: int, pictures: Pictures) -> None:
+        """Let code be generated for all sizes that come later; nothing that is trained changes.
 
-    def _backward(self, part: Pictures) -> Tensor:
+        Args:
+            step: The next one.
+            pictures: Its slice of the batch.
+        """
+        sizes = self._resizer.after(step) if self._resizer else []
+        buffers = list(self._model.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        for smaller in sizes:
+            self._backward(_cut(pictures, self._parts)[-1], smaller)
+        self._optimizer.zero_grad()
+        for buffer, old in zip(buffers, before, strict=True):
+            buffer.copy_(old)
+
+    def _backward_alone(self, part: Pictures, smaller: Matrices | None) -> Tensor:
+        with self._no_sync():
+            return self._backward(part, smaller)
+
+    def _backward(self, part: Pictures, smaller: Matrices | None) -> Tensor:
         """Add to the gradients; return (3,) sums of the loss, right answers and pictures."""
-        loss, figures = self._objective(part.images, part.labels, part.mixing)
+        loss, figures = self._objective(part.images, part.labels, part.mixing, smaller)
         loss.backward(self._share)
         return cast(Tensor, figures)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fasttrain.config import Tta
 from fasttrain.data import sources
 from fasttrain.errors import UserError
 from fasttrain.observe.folder import open_run
@@ -13,10 +14,11 @@ from fasttrain.training import checkpoint, parts
 from fasttrain.training.evaluate import Evaluator
 
 
-def evaluate(run: Path, best: bool = False) -> dict[str, Any]:
+def evaluate(run: Path, best: bool = False, tta: Tta | None = None) -> dict[str, Any]:
     """Score the newest whole checkpoint of a run, or the best one, on the test set.
 
-    Where the run averages its weights, the average is scored, as the run itself does.
+    `tta` says how each picture is looked at; by default as the run itself does it. Where the run
+    averages its weights, the average is scored, as the run itself does.
 
     Returns `checkpoint`, `passed_over` (newer ones that cannot be used, and why), `accuracy`
     (0 to 1), `loss` (nats) and `count`.
@@ -43,7 +45,7 @@ def evaluate(run: Path, best: bool = False) -> dict[str, Any]:
         model = parts.build_model(config, store, runtime)
         checkpoint.load_weights(newest, model, averaged=config.train.ema is not None)
         evaluation = parts.evaluation_pass(config, store, store.test, runtime)
-        score = Evaluator(model, runtime)(evaluation)
+        score = Evaluator(model, runtime, tta or config.train.tta)(evaluation)
         evaluation.loader.close()
     finally:
         runtime.close()

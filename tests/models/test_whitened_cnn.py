@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from fasttrain import config, models
-from fasttrain.config import WhitenedCnnModel
+from fasttrain.config import AttentionCnnModel, WhitenedCnnModel
+from fasttrain.errors import UserError
 from fasttrain.models.summary import summarize
 from fasttrain.models.whitening import Whitening
 from fasttrain.training import optim
@@ -83,3 +84,22 @@ def test_the_94_percent_network_has_the_papers_size() -> None:
     summary = summarize(WhitenedCnnModel(), 10, (32, 32))
     assert round(summary.parameters / 1e6, 2) == 1.97  # arXiv 2404.00498, section 3.1
     assert 1.1e8 < summary.multiply_adds < 1.3e8
+
+
+def test_attention_blocks_can_stand_behind_a_whitening() -> None:
+    settings = AttentionCnnModel(whitening={"patch": 3}, stages=({"width": 8},))
+    network = models.build(settings, 10)
+    before = network.whitening.weight.clone()
+    models.look_at(network, lambda: smooth(10))
+    assert not torch.equal(network.whitening.weight, before)
+    assert network.blocks[0].gate.linear.in_features == network.whitening.outputs == 54
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_pixels_that_the_patches_take_are_missing_for_pooling() -> None:
+    stages = tuple({"width": 8} for _ in range(3))
+    models.check(AttentionCnnModel(stages=stages), (8, 8))
+    with pytest.raises(UserError, match="2 times is the most"):
+        models.check(AttentionCnnModel(stages=stages, whitening={}), (8, 8))
+    with pytest.raises(UserError, match="choose a smaller patch"):
+        models.check(WhitenedCnnModel(whitening={"patch": 7}), (6, 6))

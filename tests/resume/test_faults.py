@@ -68,6 +68,18 @@ def train(config: Config, folder: Path, **options: Any) -> str:
     return said.getvalue()
 
 
+def interrupt(monkeypatch: pytest.MonkeyPatch, number: int, folder: Path, **options: Any) -> None:
+    """Train until just before a step, counted from 0."""
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        at_step(patch, number, end)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe(), folder, **options)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of a few MiB."""
@@ -171,13 +183,7 @@ def test_a_second_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_other_settings_are_refused_with_the_difference_unless_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        at_step(patch, 10, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe(), tmp_path / "run")
+    interrupt(monkeypatch, 10, tmp_path / "run")
     with pytest.raises(UserError, match=r"train\.label_smoothing=0\.1 \(it was 0\.0\)"):
         train(recipe(label_smoothing=0.1), tmp_path / "run", resume=True)
     changed = recipe(label_smoothing=0.1)
@@ -187,13 +193,7 @@ def test_other_settings_are_refused_with_the_difference_unless_told(
 def test_a_missing_journal_is_not_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        at_step(patch, 10, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe(), tmp_path / "run")
+    interrupt(monkeypatch, 10, tmp_path / "run")
     path = tmp_path / "run" / "metrics.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(UserError, match="records"):
@@ -207,17 +207,11 @@ def test_a_run_that_was_stopped_in_an_evaluation_and_then_killed_goes_on(
     """The evaluation is made again, behind the checkpoint; the journal has one record more."""
     train(recipe(), tmp_path / "whole")
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_abandon_if_asked", stop_at(12))
         with pytest.raises(StoppedError, match="step 12 of 18"):
             train(recipe(), tmp_path / "run")
-    with monkeypatch.context() as patch:
-        at_step(patch, 13, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe(), tmp_path / "run", resume=True)
+    interrupt(monkeypatch, 13, tmp_path / "run", resume=True)
     rated = checkpoint.best(tmp_path / "run" / "checkpoints")
     assert rated is not None
     assert rated.name == "step-00000012"

@@ -36,6 +36,15 @@ def config(seed: int = 0, **data: Any) -> Config:
     )
 
 
+@pytest.mark.parametrize("count", [1, 3, 10, 50, 99, 1000])
+def test_the_pictures_that_are_looked_at_come_from_all_over_the_set(count: int) -> None:
+    """A store may be sorted by class."""
+    found = parts.evenly(np.arange(100), count)
+    assert min(count, 100) / 2 <= len(found) <= count
+    assert found[0] == 0
+    assert found[-1] >= 100 - 100 / len(found) - 1 or count == 1
+
+
 @pytest.mark.parametrize("seed", [1, 2, 12345])
 def test_every_seed_is_validated_on_the_same_pictures(store: Store, seed: int) -> None:
     expected = parts.split_training(config(seed=0), store)

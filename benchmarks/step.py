@@ -1,0 +1,102 @@
+"""One training step on a batch that stays the same, made faster one thing at a time.
+
+The variants take turns. Achieved FLOP/s are three times the network's forward multiply-adds, twice
+(`fasttrain model` counts them), over the measured time; they are compared with what this machine
+does in a plain matrix product, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.record import Outcome
+from benchmarks.workbench import assemble, enough_steps
+from fasttrain.config import Config, load
+from fasttrain.models.summary import summarize
+from fasttrain.training.optim import Optimizers
+
+_MATRIX = 4096
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "eager, fp32": {"precision": "fp32", "compile": False, "channels_last": False},
+    "channels last": {"precision": "fp32", "compile": False, "channels_last": True},
+    "bf16": {"precision": "bf16", "compile": False, "channels_last": True},
+    "compiled": {"precision": "bf16", "compile": True, "channels_last": True},
+}
+FUSED = "fused optimiser"
+
+
+def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
+    """Time every variant's step; images/s."""
+    repetitions, seconds = (3, 1.0) if quick else (7, 3.0)
+    base = load(config, overrides)
+    variants = {name: assemble(_with(base, words), _unfuse) for name, words in VARIANTS.items()}
+    variants[FUSED] = assemble(_with(base, VARIANTS["compiled"]))
+    pictures = variants[FUSED].batch()
+    steps = {name: enough_steps(one, pictures, seconds) for name, one in variants.items()}
+    runs: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(repetitions):
+        for name, bench in variants.items():
+            runs[name].append(bench.images_per_second(itertools.repeat(pictures), steps[name]))
+    bench = variants[FUSED]
+    summary = summarize(base.model, len(bench.store.classes), bench.store.size)
+    return Outcome(
+        title=f"the step of {config.stem}, each line with all above it, on {bench.device.type}",
+        unit="images/s",
+        runs=runs,
+        settings=base.model_dump(mode="json"),
+        baseline="eager, fp32",
+        details=[
+            {"flops_per_image": summary.training_flops(1), "steps_a_repetition": steps},
+            {"matrix_product_flops": matrix_rates(bench.device, repetitions)},
+        ],
+    )
+
+
+def _with(config: Config, words: dict[str, Any]) -> Config:
+    return config.model_copy(update={"train": config.train.model_copy(update=words)})
+
+
+def _unfuse(optimizer: Optimizers) -> None:
+    """Let torch's optimisers go parameter by parameter."""
+    for group in optimizer.groups:
+        if "fused" in group:
+            group["fused"] = group["foreach"] = False
+
+
+def matrix_rates(device: torch.device, repetitions: int) -> dict[str, list[float]]:
+    """FLOP/s of a square matrix product in fp32 and bf16."""
+    rates: dict[str, list[float]] = {}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        one = torch.randn(_MATRIX, _MATRIX, device=device, dtype=dtype)
+        other = one.clone()
+        torch.mm(one, other)
+        rates[name] = [_rate(one, other) for _ in range(repetitions)]
+    return rates
+
+
+def _rate(one: torch.Tensor, other: torch.Tensor) -> float:
+    times = 1 if one.device.type == "cpu" else 20
+    start = time.perf_counter()
+    for _ in range(times):
+        product = torch.mm(one, other)
+    product[0, 0].item()  # waits for the device
+    return times * 2 * _MATRIX**3 / (time.perf_counter() - start)
+
+
+def shares(outcome: Outcome) -> list[str]:
+    """For each variant its FLOP/s and the share of the matrix product's."""
+    costs, machine = outcome.details or [{}, {}]
+    lines = []
+    for name, figures in outcome.runs.items():
+        precision = "fp32" if name in ("eager, fp32", "channels last") else "bf16"
+        rates = sorted(machine["matrix_product_flops"][precision])
+        achieved = sorted(figures)[len(figures) // 2] * costs["flops_per_image"]
+        share = achieved / rates[len(rates) // 2]
+        lines.append(f"{name}: {achieved / 1e12:.3f} TFLOP/s, {share:.0%} of {precision} products")
+    return lines

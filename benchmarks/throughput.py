@@ -1,0 +1,51 @@
+"""What data costs: training with each loader over the same step on a batch that stays the same.
+
+They take turns, each for the same number of steps. A loader goes on where it was, so that what it
+prepares ahead, and what a new epoch costs it, count as they do in a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.record import Outcome
+from benchmarks.workbench import assemble, enough_steps
+from fasttrain.config import load
+from fasttrain.data.loader import Pictures, ResolvedLoader
+
+FIXED = "fixed batch"
+LOADERS: tuple[ResolvedLoader, ...] = ("resident", "dali", "reference")
+
+
+def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
+    """Train on batches of every loader, and on one batch again and again; images/s."""
+    repetitions, seconds = (3, 2.0) if quick else (7, 8.0)
+    base = load(config, overrides)
+    bench = assemble(base)
+    pictures = bench.batch()
+    steps = enough_steps(bench, pictures, seconds)
+    loaders = {}
+    for name in LOADERS:
+        data = base.data.model_copy(update={"loader": name})
+        bench.config = base.model_copy(update={"data": data})
+        loaders[name] = bench.loader()
+    sources: dict[str, Iterator[Pictures]] = {FIXED: itertools.repeat(pictures)}
+    sources |= {str(name): loader.batches(0, sys.maxsize) for name, loader in loaders.items()}
+    runs: dict[str, list[float]] = {name: [] for name in sources}
+    for source in sources.values():  # helper processes start, code is generated
+        bench.images_per_second(source, 2)
+    for _ in range(repetitions):
+        for source_name, source in sources.items():
+            runs[source_name].append(bench.images_per_second(source, steps))
+    for loader in loaders.values():
+        loader.close()
+    return Outcome(
+        title=f"training {config.stem} with each loader, {steps} steps, on {bench.device.type}",
+        unit="images/s",
+        runs=runs,
+        settings=base.model_dump(mode="json"),
+        baseline=FIXED,
+    )

@@ -1,0 +1,93 @@
+"""The parts of a run, put together to be measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fasttrain.config import Config
+from fasttrain.data import sources
+from fasttrain.data.loader import Loader, Pictures
+from fasttrain.data.plan import TrainingPlan
+from fasttrain.data.store import Store
+from fasttrain.runtime import Runtime
+from fasttrain.training import optim, parts
+from fasttrain.training.average import Average
+from fasttrain.training.step import TrainingStep
+
+
+@dataclass
+class Workbench:
+    """A run that is assembled and not started.
+
+    Attributes:
+        config: The run.
+        store: Its data set.
+        plan: Its batches.
+        model: Its network, in training mode.
+        step: Its training step.
+        device: Where it runs.
+    """
+
+    config: Config
+    store: Store
+    plan: TrainingPlan
+    model: nn.Module
+    step: TrainingStep
+    device: torch.device
+
+    def loader(self) -> Loader:
+        """The loader that the configuration names."""
+        runtime = Runtime(self.config.train)
+        loader, _ = parts.training_loader(self.config, self.store, self.plan, runtime)
+        runtime.close()
+        return loader
+
+    def batch(self) -> Pictures:
+        """The run's first batch, for a step that never waits for data."""
+        loader = self.loader()
+        pictures = next(loader.batches(0, 1))
+        loader.close()
+        return pictures
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def images_per_second(self, batches: Iterator[Pictures], steps: int) -> float:
+        """Train on the next `steps` batches; images/s, all of the device's work counted."""
+        self.synchronize()
+        start = time.perf_counter()
+        for number in range(steps):
+            self.step(number, next(batches), 1e-3)  # a rate at which nothing goes astray
+        self.synchronize()
+        return steps * self.config.data.batch_size / (time.perf_counter() - start)
+
+
+def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None = None) -> Workbench:
+    """Put a run together; `change` may alter its optimisers before they are used."""
+    runtime = Runtime(config.train)
+    store = sources.open_dataset(config.data)
+    plan = parts.training_plan(config, store)
+    model = parts.build_model(config, store, runtime)
+    optimizer = optim.build(config.optim, model)
+    if change is not None:
+        change(optimizer)
+    average = Average(model, config.train.ema) if config.train.ema else None
+    step = TrainingStep(model, optimizer, runtime, config.train, config.seed, average)
+    runtime.close()
+    model.train()
+    return Workbench(config, store, plan, model, step, runtime.device)
+
+
+def enough_steps(bench: Workbench, pictures: Pictures, seconds: float) -> int:
+    """How many steps take about that long, after two that generate code."""
+    for number in range(2):
+        bench.step(number, pictures, 1e-3)
+    rate = bench.images_per_second(iter([pictures] * 2), 2)
+    return max(2, round(seconds * rate / bench.config.data.batch_size))
