@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -55,8 +55,21 @@ class Group(click.Group):
             click.echo(redact(traceback.format_exc()), err=True)  # of a bug, but without secrets
             code = 1
         if standalone_mode:
-            sys.exit(code)
+            _leave(code or 0)
         return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process.
+
+    One of several ranks leaves without the interpreter's teardown: a thread of torch's that still
+    runs then calls std::terminate now and then, and a run that is complete looks like a crash.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _tell(message: str, code: int) -> int:

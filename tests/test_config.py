@@ -72,6 +72,8 @@ train:
   clip_norm: 1.5
   label_smoothing: 0.2
   ema: {decay: 0.99, warmup: false}
+  resize: [{scale: 0.75, until: 50%}]
+  tta: flip
   log_every: 1234567steps
   evaluate_every: 12.5%
   processes: 2

@@ -117,7 +117,10 @@ class TrainingStep:
         self._no_sync = partial(runtime.no_sync, joined)
         # The share of a part in the mean loss of its batch: where its backward pass begins.
         self._share = torch.tensor(1 / self._parts, device=runtime.device)
-        self._buffers = list(model.buffers()) if self._skips else []
+        # What a step changes beside what its optimiser looks after, where it may be skipped.
+        self._kept: list[Tensor] = list(model.buffers()) if self._skips else []
+        if self._skips and average is not None:
+            self._kept += [*average.model.parameters(), *average.model.buffers()]
         self.totals = torch.zeros(5, device=runtime.device)
         self.first_bad = torch.full((), NEVER, device=runtime.device)
         self._never = self.first_bad.clone()
@@ -132,7 +135,7 @@ class TrainingStep:
             factor: Of the optimiser's rates.
         """
         self._randomness.seed(step)
-        before = [buffer.clone() for buffer in self._buffers]
+        before = [value.clone() for value in self._kept]
         smaller = self._resizer(step) if self._resizer else None
         *first, last = _cut(pictures, self._parts)
         figures = [self._backward_alone(part, smaller) for part in first]
@@ -141,10 +144,10 @@ class TrainingStep:
         skip = self._judge(step, torch.stack(figures).sum(dim=0), norm)
         self._optimizer.step(factor, skip)
         self._optimizer.zero_grad()
-        for buffer, old in zip(self._buffers, before, strict=True):
-            torch.where(skip.bool(), old, buffer, out=buffer)  # type: ignore[union-attr]
         if self._average is not None:
             self._average.update(step)
+        for value, old in zip(self._kept, before, strict=True):
+            torch.where(skip.bool(), old, value, out=value)  # type: ignore[union-attr]
 
     def warm_up(self, step: int, pictures: Pictures) -> None:
         """Let code be generated for all sizes that come later; nothing that is trained changes.

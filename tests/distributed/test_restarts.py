@@ -63,6 +63,7 @@ def test_a_killed_rank_is_started_again_and_the_run_ends_as_the_undisturbed_one(
         assert weights(folder) == weights(undisturbed)
 
 
+@pytest.mark.long
 def test_a_rank_that_stands_still_ends_the_job_with_the_stacks_of_the_others(
     tmp_path: Path,
 ) -> None:

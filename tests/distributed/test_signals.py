@@ -45,8 +45,8 @@ def stopped_at(run: Run) -> int:
         ("accelerate, one process", signal.SIGTERM),
         ("accelerate, one process", signal.SIGKILL),
         ("accelerate, two ranks", signal.SIGTERM),
-        ("accelerate, two ranks", signal.SIGUSR1),
-        ("torchrun, two ranks", signal.SIGTERM),
+        pytest.param("accelerate, two ranks", signal.SIGUSR1, marks=pytest.mark.long),
+        pytest.param("torchrun, two ranks", signal.SIGTERM, marks=pytest.mark.long),
         pytest.param("torchrun, two ranks", signal.SIGKILL, marks=pytest.mark.long),
     ],
 )

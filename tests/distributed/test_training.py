@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from fasttrain.use.evaluate import evaluate
 from tests.distributed.launching import on_ranks
 from tests.pictures import make_pictures, write_zip
 
-# The tests' own fixture takes this away, so it is read before.
-REAL_DATA = os.environ.get("FASTTRAIN_DATA") and str(Path(os.environ["FASTTRAIN_DATA"]).resolve())
 STEPS = 50
 TEST_PICTURES = 10_000
 
@@ -68,15 +65,13 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """The real set where it is at hand, else a generated one with as many test pictures."""
+    """A generated set with as many test pictures as the real one."""
     folder = tmp_path_factory.mktemp("runs")
-    data: dict[str, object] = {"loader": "resident", "augment": ["crop", "flip"], "batch_size": 64}
-    if REAL_DATA:
-        held_out = 50_000 - 64 * STEPS  # an epoch of no more steps than the test looks at
-        data |= {"dataset": "cifar10", "path": REAL_DATA, "validation": held_out}
-    else:
-        pictures = write_zip(folder / "pictures.zip", make_pictures(64 * STEPS, TEST_PICTURES))
-        data |= {"dataset": "folder", "path": str(pictures), "validation": 0}
+    pictures = write_zip(folder / "pictures.zip", make_pictures(64 * STEPS, TEST_PICTURES))
+    data = {
+        "dataset": "folder", "path": str(pictures), "validation": 0,
+        "loader": "resident", "augment": ["crop", "flip"], "batch_size": 64,
+    }  # fmt: skip
     settings = {
         "data": data,
         "model": {"widths": [16, 32]},

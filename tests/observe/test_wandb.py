@@ -197,7 +197,11 @@ def test_a_broken_login_file_is_no_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "listens"),
-    [(None, False), ("0123456789" * 4, False), pytest.param("0123456789" * 4, True, marks=LONG)],
+    [
+        (None, False),
+        pytest.param("0123456789" * 4, False, marks=LONG),
+        pytest.param("0123456789" * 4, True, marks=LONG),
+    ],
     ids=["no key", "a server that refuses", "a server that never answers"],
 )
 def test_without_a_key_or_a_server_all_is_kept_and_one_line_says_how_to_send_it(

@@ -60,12 +60,18 @@ def test_a_skipped_step_leaves_everything_as_it_was(
     chosen: Optim = TypeAdapter(Optim).validate_python(values)
     optimizer = optim.build(chosen, model)
     train = TRAIN.model_copy(update={"on_divergence": "skip", "clip_norm": clip_norm})
-    step = TrainingStep(model, optimizer, runtime, train, 0)
+    average = Average(model, Ema())
+    step = TrainingStep(model, optimizer, runtime, train, 0, average)
+
+    def everything() -> dict[str, Any]:
+        parts = {"model": model, "optimizer": optimizer, "average": average.model}
+        return {name: part.state_dict() for name, part in parts.items()}
+
     step(0, pictures(0), 1.0)
     step.take_totals()
-    before = checkpoint.copy({"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+    before = checkpoint.copy(everything())
     step(1, pictures(1, bad=True), 1.0)
-    after = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    after = everything()
     for old, new in zip(flat(before), flat(after), strict=True):
         assert torch.equal(old, new)
     assert step.take_totals().tolist() == [0, 0, 0, 0, 8]
