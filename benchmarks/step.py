@@ -49,15 +49,16 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
             runs[name].append(bench.images_per_second(itertools.repeat(batches[name]), steps[name]))
     bench = variants[FUSED]
     summary = summarize(base.model, len(bench.store.classes), bench.store.size)
+    place = bench.runtime.device.type
     return Outcome(
-        title=f"the step of {config.stem}, each line with all above it, on {bench.device.type}",
+        title=f"the step of {config.stem}, each line with all above it, on {place}",
         unit="images/s",
         runs=runs,
         settings=base.model_dump(mode="json"),
         baseline=EAGER,
         details=[
             {"flops_per_image": summary.training_flops(1), "steps_a_repetition": steps},
-            {"matrix_product_flops": matrix_rates(bench.device, repetitions)},
+            {"matrix_product_flops": matrix_rates(bench.runtime.device, repetitions)},
         ],
     )
 

@@ -44,8 +44,9 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
             runs[source_name].append(bench.images_per_second(source, steps))
     for loader in loaders.values():
         loader.close()
+    place = bench.runtime.device.type
     return Outcome(
-        title=f"training {config.stem} with each loader, {steps} steps, on {bench.device.type}",
+        title=f"training {config.stem} with each loader, {steps} steps, on {place}",
         unit="images/s",
         runs=runs,
         settings=base.model_dump(mode="json"),

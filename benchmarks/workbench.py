@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from fasttrain.config import Config
@@ -31,7 +30,7 @@ class Workbench:
         plan: Its batches.
         model: Its network, in training mode.
         step: Its training step.
-        device: Where it runs.
+        runtime: Where it runs; closed, so that several runs can be assembled.
     """
 
     config: Config
@@ -39,7 +38,7 @@ class Workbench:
     plan: TrainingPlan
     model: nn.Module
     step: TrainingStep
-    device: torch.device
+    runtime: Runtime
 
     def loader(self) -> Loader:
         """The loader that the configuration names."""
@@ -55,18 +54,13 @@ class Workbench:
         loader.close()
         return pictures
 
-    def synchronize(self) -> None:
-        """Wait until the device has done all it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
     def images_per_second(self, batches: Iterator[Pictures], steps: int) -> float:
         """Train on the next `steps` batches; images/s, all of the device's work counted."""
-        self.synchronize()
+        self.runtime.synchronize()
         start = time.perf_counter()
         for number in range(steps):
             self.step(number, next(batches), 1e-3)  # a rate at which nothing goes astray
-        self.synchronize()
+        self.runtime.synchronize()
         return steps * self.config.data.batch_size / (time.perf_counter() - start)
 
 
@@ -92,7 +86,7 @@ def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None =
     step = TrainingStep(model, optimizer, runtime, config.train, config.seed, average)
     runtime.close()
     model.train()
-    return Workbench(config, store, plan, model, step, runtime.device)
+    return Workbench(config, store, plan, model, step, runtime)
 
 
 def enough_steps(bench: Workbench, pictures: Pictures, seconds: float) -> int:

@@ -1,8 +1,9 @@
-"""Progressive resizing: small pictures first, full size last (Howard, "Training Imagenet in 3
-hours", 2018; arXiv 1806.01427 for the curriculum).
+"""Progressive resizing: small pictures first, full size last.
+
+Howard, "Training Imagenet in 3 hours for $25", fast.ai, 2018.
 
 Shapes: B pictures of H x W pixels.
-"""  # noqa: D205
+"""
 
 from __future__ import annotations
 
