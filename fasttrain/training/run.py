@@ -58,27 +58,42 @@ def run(
         DivergedError: the loss or a gradient is not a finite number any more.
         StoppedError: a signal asked for it; a checkpoint was written.
     """
-    parts.check(config)
-    runtime = Runtime(config.train)
-    try:
-        parts.check_world(config, runtime.world)
-        if console is None or not runtime.is_main:
-            console = Console(stderr=True, markup=False, quiet=not runtime.is_main)
-        folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume, changed))
-        with ExitStack() as held, StopRequest() as stop:
-            runtime.on_main(lambda: held.enter_context(folder.alone()))
-            done = runtime.on_main(folder.finished)
-            if done is not None:  # a scheduler may start a job once more
-                console.print(f"{folder.path} is complete: nothing is left to do")
-                return folder, done
-            result = _recorded(
-                folder,
-                runtime,
-                lambda: _train(config, runtime, folder, console, resume, changed, stop),
-            )
-        return folder, result
-    finally:
-        runtime.close()
+    # Heard from the start: when one rank refuses, its launcher ends the others, and each of them
+    # still says why, or leaves in order.
+    with StopRequest() as stop:
+        parts.check(config)
+        runtime = Runtime(config.train)
+        try:
+            return _run(config, runtime, stop, run_dir, resume, console, changed)
+        finally:
+            runtime.close()
+
+
+def _run(
+    config: Config,
+    runtime: Runtime,
+    stop: StopRequest,
+    run_dir: Path | None,
+    resume: bool,
+    console: Console | None,
+    changed: bool,
+) -> tuple[RunFolder, Result]:
+    parts.check_world(config, runtime.world)
+    if console is None or not runtime.is_main:
+        console = Console(stderr=True, markup=False, quiet=not runtime.is_main)
+    folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume, changed))
+    with ExitStack() as held:
+        runtime.on_main(lambda: held.enter_context(folder.alone()))
+        done = runtime.on_main(folder.finished)
+        if done is not None:  # a scheduler may start a job once more
+            console.print(f"{folder.path} is complete: nothing is left to do")
+            return folder, done
+        result = _recorded(
+            folder,
+            runtime,
+            lambda: _train(config, runtime, folder, console, resume, changed, stop),
+        )
+    return folder, result
 
 
 def _train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from fasttrain.data import sources
 from fasttrain.data.loader import Pictures
 from fasttrain.data.shapes import ShapesSource
 from fasttrain.errors import StoppedError, UserError
-from fasttrain.observe import journal
+from fasttrain.observe import folder, journal
 from fasttrain.observe.folder import RunFolder
 from fasttrain.training import checkpoint
 from fasttrain.training.loop import Training
@@ -201,6 +202,18 @@ def test_a_run_that_is_complete_takes_no_other_settings(tmp_path: Path) -> None:
     assert "nothing is left to do" in train(recipe(), tmp_path / "run", resume=True)
     with pytest.raises(UserError, match=r"train\.epochs=4"):
         train(recipe(epochs=4), tmp_path / "run", resume=True, changed=True)
+
+
+def test_a_rank_that_is_told_to_end_while_it_starts_still_says_why_it_cannot_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)  # by the launcher: another rank has just refused
+        raise UserError("the ranks cannot share this")
+
+    monkeypatch.setattr(folder, "choose", refuse)
+    with pytest.raises(UserError, match="cannot share"):
+        run(recipe(), tmp_path / "run")
 
 
 def test_without_a_validation_split_a_run_goes_on_from_the_end_of_an_epoch(
