@@ -1,0 +1,9 @@
+"""The commands: parse, call, print.
+
+Heavy imports stand inside the commands, so that `--help` answers at once.
+"""
+
+from fasttrain.cli import about, data, runs
+from fasttrain.cli.group import Group, main
+
+__all__ = ["Group", "about", "data", "main", "runs"]

@@ -1,0 +1,84 @@
+"""What all commands share: how they fail, and what they take."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from fasttrain.errors import FasttrainError
+from fasttrain.interrupts import follow_launcher
+from fasttrain.redact import redact
+
+PATH = click.Path(path_type=Path)
+
+
+class Group(click.Group):
+    """Ends every expected failure with one line and its exit code, and never a traceback."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; with `standalone_mode` this ends the process, as click has it."""
+        follow_launcher()  # before the slow imports: it may end meanwhile
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except FasttrainError as error:
+            code = _tell(str(error), error.exit_code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = error.exit_code
+        except click.ClickException as error:
+            code = _tell(f"{error.format_message()} (fasttrain --help tells more)", 2)
+        except click.Abort:
+            code = _tell("interrupted", 130)
+        except Exception:
+            if not standalone_mode:
+                raise
+            click.echo(redact(traceback.format_exc()), err=True)  # of a bug, but without secrets
+            code = 1
+        if standalone_mode:
+            _leave(code or 0)
+        return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process.
+
+    One of several ranks leaves without the interpreter's teardown: a thread of torch's that still
+    runs then calls std::terminate now and then, and a run that is complete looks like a crash.
+    """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _tell(message: str, code: int) -> int:
+    """Write one line, with the rank that it comes from where there are several."""
+    several = os.environ.get("WORLD_SIZE", "1") != "1"
+    place = f" (rank {os.environ.get('RANK', '0')})" if several else ""
+    click.echo(redact(f"fasttrain{place}: {message}"), err=True)
+    return code
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="fasttrain")
+def main() -> None:
+    """Train CIFAR-10-class image classifiers as fast as the hardware allows."""
+
+
+def overridable(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take KEY.PATH=VALUE arguments, as `overrides`."""
+    return click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")(command)

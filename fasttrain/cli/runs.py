@@ -1,0 +1,86 @@
+"""Training runs, and what one does with them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fasttrain.cli.group import PATH, main, overridable
+
+if TYPE_CHECKING:
+    from fasttrain.config import Tta
+
+
+@main.command()
+@click.argument("config", type=PATH)
+@overridable
+@click.option("--run-dir", type=PATH, help="Folder to write; by default a new one in runs/.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir.")
+@click.option("--allow-changes", is_flag=True, help="... also under other settings.")
+def train(
+    config: Path,
+    overrides: tuple[str, ...],
+    run_dir: Path | None,
+    resume: bool,
+    allow_changes: bool,
+) -> None:
+    """Train as CONFIG says; KEY.PATH=VALUE changes a setting, such as train.epochs=20."""
+    from fasttrain.config import load
+
+    settings = load(config, overrides)
+    from fasttrain.training.run import run
+
+    folder, result = run(settings, run_dir, resume, changed=allow_changes)
+    if os.environ.get("RANK", "0") == "0":
+        _print_result(folder.path, result)
+
+
+def _print_result(folder: Path, result: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from fasttrain.observe.progress import summary
+
+    rows = {
+        "test accuracy": f"{result['test_accuracy']:.2%} of {result['test_count']:,} pictures",
+        "validation accuracy": _percent(result["val_accuracy"]),
+        "training": f"{result['train_seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
+        "waiting for data": f"{result['data_stall']:.1%} of it",
+        "besides": f"compile {result['compile_seconds']:.1f} s, "
+        f"evaluation {result['evaluate_seconds']:.1f} s, "
+        f"checkpoints {result['checkpoint_seconds']:.1f} s",
+    }
+    Console(markup=False).print(summary(rows, title=str(folder)), highlight=False)
+    click.echo(f"next: {shlex.join(['fasttrain', 'evaluate', str(folder)])}")
+
+
+def _percent(share: float | None) -> str:
+    return "none held out" if share is None else f"{share:.2%}"
+
+
+@main.command()
+@click.argument("run", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
+@click.option("--tta", type=click.Choice(["none", "flip", "shift"]), help="Test-time views.")
+def evaluate(run: Path, as_json: bool, best: bool, tta: Tta | None) -> None:
+    """Score the newest checkpoint of RUN on the test set."""
+    import json
+
+    from fasttrain.use.evaluate import evaluate as score_run
+
+    report = score_run(run, best, tta)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    for reason in report["passed_over"]:
+        click.echo(f"passed over {reason}", err=True)
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        click.echo(
+            f"{report['checkpoint']}: test accuracy {report['accuracy']:.2%}, "
+            f"loss {report['loss']:.4f}, {report['count']:,} pictures"
+        )
