@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ import yaml
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
+from fasttrain import answers
 from fasttrain.cli import main
 from fasttrain.data import cifar, loader
 from fasttrain.data.store import open_store
@@ -407,6 +409,7 @@ def test_a_run_leaves_the_files_that_the_design_lists(trained: Path) -> None:
         for name in ("model.safetensors", "state.pt", "manifest.json")
     }
     assert files == {
+        "answers-test.npz",
         "config.yaml",
         "environment.json",
         "metrics.jsonl",
@@ -470,8 +473,21 @@ def test_evaluate_gives_the_accuracy_of_the_result(trained: Path) -> None:
     assert report["count"] == TEST
     assert report["checkpoint"] == str(trained / "checkpoints" / f"step-{STEPS:08d}")
     told = succeed("evaluate", trained).stdout
-    assert f"test accuracy {result['test_accuracy']:.2%}" in told
-    assert told.count("\n") == 1
+    assert re.search(rf"test accuracy\W+{result['test_accuracy']:.2%} of {TEST} pictures", told)
+    names = list(report["per_class"])
+    assert names[0] in told
+    assert report["interval"][0] < report["accuracy"] < report["interval"][1]
+    kept = answers.load(trained / "answers-test.npz")
+    assert [report["per_class"][name] for name in names] == kept.per_class(len(names))
+    assert report["calibration_error"] == pytest.approx(kept.calibration_error(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loader", ["dali", "resident", "reference"])
+def test_every_loader_scores_alike(trained: Path, loader: str) -> None:
+    report = json.loads(succeed("evaluate", trained, "--json", "--loader", loader).stdout)
+    result = read_result(trained)
+    assert report["accuracy"] == result["test_accuracy"]
+    assert report["loss"] == pytest.approx(result["test_loss"], rel=1e-6)
 
 
 # Trains, and stands still for good in the middle of what the test asks for.

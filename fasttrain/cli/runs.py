@@ -12,7 +12,7 @@ import click
 from fasttrain.cli.group import PATH, main, overridable
 
 if TYPE_CHECKING:
-    from fasttrain.config import Tta
+    from fasttrain.config import LoaderName, Tta
 
 
 @main.command()
@@ -46,7 +46,7 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
 
     rows = {
         "test accuracy": f"{result['test_accuracy']:.2%} of {result['test_count']:,} pictures",
-        "validation accuracy": _percent(result["val_accuracy"]),
+        "validation accuracy": _percent(result["val_accuracy"], "none held out"),
         "training": f"{result['train_seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
         "waiting for data": f"{result['data_stall']:.1%} of it",
         "besides": f"compile {result['compile_seconds']:.1f} s, "
@@ -57,22 +57,23 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
     click.echo(f"next: {shlex.join(['fasttrain', 'evaluate', str(folder)])}")
 
 
-def _percent(share: float | None) -> str:
-    return "none held out" if share is None else f"{share:.2%}"
-
-
 @main.command()
 @click.argument("run", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
 @click.option("--tta", type=click.Choice(["none", "flip", "shift"]), help="Test-time views.")
-def evaluate(run: Path, as_json: bool, best: bool, tta: Tta | None) -> None:
+@click.option(
+    "--loader", type=click.Choice(["dali", "resident", "reference"]), help="Who delivers pictures."
+)
+def evaluate(
+    run: Path, as_json: bool, best: bool, tta: Tta | None, loader: LoaderName | None
+) -> None:
     """Score the newest checkpoint of RUN on the test set."""
     import json
 
     from fasttrain.use.evaluate import evaluate as score_run
 
-    report = score_run(run, best, tta)
+    report = score_run(run, best, tta, loader)
     if os.environ.get("RANK", "0") != "0":
         return
     for reason in report["passed_over"]:
@@ -80,7 +81,26 @@ def evaluate(run: Path, as_json: bool, best: bool, tta: Tta | None) -> None:
     if as_json:
         click.echo(json.dumps(report))
     else:
-        click.echo(
-            f"{report['checkpoint']}: test accuracy {report['accuracy']:.2%}, "
-            f"loss {report['loss']:.4f}, {report['count']:,} pictures"
-        )
+        _print_report(report)
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from fasttrain.observe.progress import summary
+
+    low, high = report["interval"]
+    top = {"among the first five": _percent(report["top5"])} if "top5" in report else {}
+    rows = {
+        "test accuracy": f"{report['accuracy']:.2%} of {report['count']:,} pictures, "
+        f"95 % confidence {low:.2%} to {high:.2%}",
+        **top,
+        "loss": f"{report['loss']:.4f}",
+        "calibration error": f"{report['calibration_error']:.2%}",
+        **{name: _percent(share) for name, share in report["per_class"].items()},
+    }
+    Console(markup=False).print(summary(rows, title=report["checkpoint"]), highlight=False)
+
+
+def _percent(share: float | None, none: str = "no pictures") -> str:
+    return none if share is None else f"{share:.2%}"

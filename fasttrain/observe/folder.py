@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from fasttrain.answers import Answers
 from fasttrain.config import Config, load
 from fasttrain.errors import UserError
 from fasttrain.files import check_writable, explain_write_errors, write_text
@@ -125,6 +126,15 @@ class RunFolder:
     def write_divergence(self, about: dict[str, Any]) -> None:
         """Write where a run diverged: the step, its pictures, the last good checkpoint."""
         _write_json(self.path / "divergence.json", about)
+
+    def answers(self, split: str) -> Path:
+        """The answers to every picture of `validation` or `test`, as they were scored last."""
+        return self.path / f"answers-{split}.npz"
+
+    def write_answers(self, split: str, answers: Answers) -> None:
+        """Keep what was answered; a disk that is full costs the report, and not the run."""
+        with suppress(UserError, OSError):
+            answers.save(self.answers(split))
 
     def stacks(self, rank: int) -> Path:
         """Where a rank that hangs writes the stacks of its threads."""

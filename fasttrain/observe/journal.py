@@ -6,7 +6,8 @@ nothing else. A record has a `kind`:
 - `train`: means over the last `steps` steps: `step`, `epoch`, `loss`, `accuracy`, `lr`,
   `grad_norm`, `images_per_second`, `data_stall`, `seconds` of training so far; `skipped` steps,
   which count nowhere else; `batches`, a hash of what was in them;
-- `evaluation`: `step`, `epoch`, `split`, `loss`, `accuracy`, `count`;
+- `evaluation`: `step`, `epoch`, `split`, `loss`, `accuracy`, `top5` (with more than five
+  classes), `count`, and the accuracy `per_class`;
 - `rollback`: after `step` the run went back to the weights of the checkpoint of step `to`.
 """
 

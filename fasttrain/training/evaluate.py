@@ -5,46 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fasttrain.answers import Answers
 from fasttrain.config import Tta
 from fasttrain.data.loader import Loader, Pictures
 from fasttrain.data.plan import EvaluationPlan
 from fasttrain.runtime import Runtime
 from fasttrain.training.views import look
 
-
-@dataclass(frozen=True)
-class Score:
-    """What an evaluation found.
-
-    Attributes:
-        loss: Mean cross-entropy, in nats, without label smoothing.
-        accuracy: Share of right answers, 0 to 1.
-        count: Pictures counted.
-    """
-
-    loss: float
-    accuracy: float
-    count: int
+_COLUMNS = 5
 
 
 class Scorer(nn.Module):
-    """The model and the figures of a batch, as one graph of one shape."""
+    """The model and what is kept of its answers, as one graph of one shape."""
 
     def __init__(self, model: nn.Module, tta: Tta) -> None:
         super().__init__()
         self.model, self.tta = model, tta
 
-    def forward(self, images: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """Return (3,) sums over the rows with `valid`: loss, right answers, pictures."""
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return (B, 5): label, likeliest class, its probability, the label's rank, the loss."""
         logits = look(self.model, images, self.tta).float()
+        own = logits.gather(1, labels[:, None])
+        confidence, predicted = logits.softmax(dim=1).max(dim=1)
+        rank = (logits > own).sum(dim=1)
         loss = F.cross_entropy(logits, labels, reduction="none")
-        correct = logits.argmax(dim=1) == labels
-        rows = torch.stack([loss, correct.float(), torch.ones_like(loss)])
-        return torch.where(valid, rows, 0.0).double().sum(dim=1)
+        return torch.stack([labels, predicted, confidence, rank, loss], dim=1)
 
 
 @dataclass(frozen=True)
@@ -81,10 +72,12 @@ class Evaluator:
         device = self._runtime.device
         images = torch.zeros(share, 3, *size, device=device)
         labels = torch.zeros(share, dtype=torch.int64, device=device)
-        self._sums(Pictures(images.to(memory_format=torch.channels_last), labels, 0))
+        self._rows(Pictures(images.to(memory_format=torch.channels_last), labels, 0))
         return True
 
-    def __call__(self, evaluation: Evaluation, between: Callable[[], None] = lambda: None) -> Score:
+    def __call__(
+        self, evaluation: Evaluation, between: Callable[[], None] = lambda: None
+    ) -> Answers:
         """Make one pass; the model is left in evaluation mode.
 
         Every rank scores what the main rank would write as a checkpoint.
@@ -97,20 +90,29 @@ class Evaluator:
             RuntimeError: the pictures counted over all ranks are not those of the split: a bug.
         """
         self._runtime.share_buffers(self._scorer)
-        sums = torch.zeros(3, dtype=torch.float64, device=self._runtime.device)
+        rows, counted = [], 0
         for pictures in evaluation.loader.batches(0, evaluation.plan.steps_per_epoch):
-            sums += self._sums(pictures)
+            rows.append(self._rows(pictures))
+            counted += pictures.valid
             between()
-        loss, correct, count = self._runtime.sum(sums).tolist()
+        count = int(self._runtime.sum(torch.tensor(counted, device=self._runtime.device)))
         expected = len(evaluation.plan.pictures)
         if count != expected:
-            raise RuntimeError(f"an evaluation counted {count:.0f} pictures of {expected}")
-        return Score(loss / count, correct / count, int(count))
+            raise RuntimeError(f"an evaluation counted {count} pictures of {expected}")
+        # A batch is the ranks' slices one after the other; the padding stands at the very end.
+        every = torch.stack(self._runtime.gather(torch.stack(rows)), dim=1)
+        return _answers(every.reshape(-1, _COLUMNS)[:count].cpu().numpy())
 
     @torch.no_grad()
-    def _sums(self, pictures: Pictures) -> Tensor:
+    def _rows(self, pictures: Pictures) -> Tensor:
         self._scorer.eval()
-        valid = torch.arange(len(pictures.labels), device=pictures.labels.device) < pictures.valid
         with self._runtime.autocast():
-            sums: Tensor = self._score(pictures.images, pictures.labels, valid)
-        return sums
+            rows: Tensor = self._score(pictures.images, pictures.labels)
+        return rows
+
+
+def _answers(rows: NDArray[np.float32]) -> Answers:
+    """From (N, 5) what `Scorer` returns; a class or rank below 2^24 is exact in float32."""
+    label, predicted, confidence, rank, loss = np.ascontiguousarray(rows.T)
+    label, predicted, rank = (column.astype(np.int64) for column in (label, predicted, rank))
+    return Answers(label, predicted, confidence, rank, loss)

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any, Literal, cast
 
 from rich.console import Console
@@ -25,7 +24,7 @@ from fasttrain.training import checkpoint, checks, divergence, optim, parts, res
 from fasttrain.training.average import Average
 from fasttrain.training.clock import Clock
 from fasttrain.training.divergence import BadStepError
-from fasttrain.training.evaluate import Evaluation, Evaluator, Score
+from fasttrain.training.evaluate import Evaluation, Evaluator
 from fasttrain.training.figures import Figures
 from fasttrain.training.saving import Saver
 from fasttrain.training.state import State
@@ -89,7 +88,7 @@ class Training:
             self.plan.fingerprint(), store.digest,
         )  # fmt: skip
         self.saver = Saver(folder.checkpoints, config.checkpoint, self._tell)
-        self.scores: dict[str, tuple[int, Score]] = {}  # by split: the step, and what was found
+        self.scores: dict[str, Record] = {}  # by split: what the journal's last line says of it
         self._validation = parts.validation_split(config, store)
         self._evaluations: dict[str, Evaluation] = {}
         self._saved, self._saved_at = 0, time.monotonic()
@@ -128,7 +127,7 @@ class Training:
         if first and self.timetable.evaluation_is_due(first) and not self._is_scored(first):
             self._evaluate(first, "validation")  # the run was stopped in it
             if self._is_scored(first) and self.runtime.is_main:
-                self.saver.rate(self.scores["validation"][1].accuracy)
+                self.saver.rate(self.scores["validation"]["accuracy"])
         self._train(first)
         self._evaluate(self.total, "test")
 
@@ -200,18 +199,16 @@ class Training:
         if self.evaluator.warm_up(evaluation, self.store.size):
             self._compiled()
         self.clock.lap("compile")
-        score = self.evaluator(evaluation, lambda: self._abandon_if_asked(done))
-        if not math.isfinite(score.loss):
+        answers = self.evaluator(evaluation, lambda: self._abandon_if_asked(done))
+        if not math.isfinite(answers.mean_loss):
             raise BadStepError(done - 1)
         self.model.train()
-        self.scores[split] = (done, score)
-        place = {
-            "kind": "evaluation",
-            "step": done,
-            "epoch": self.timetable.epoch(done),
-            "split": split,
-        }
-        self.journal.write({**place, **asdict(score)})
+        place = {"step": done, "epoch": self.timetable.epoch(done), "split": split}
+        found = result.score(answers, len(self.store.classes))
+        self.scores[split] = {"kind": "evaluation", **place, **found}
+        if self.runtime.is_main:
+            self.folder.write_answers(split, answers)
+        self.journal.write(self.scores[split])
         self.clock.lap("evaluate")
 
     def _abandon_if_asked(self, done: int) -> None:
@@ -273,7 +270,7 @@ class Training:
         return divergence.describe(step, indices, good, self.config.optim.lr)
 
     def _is_scored(self, done: int) -> bool:
-        return self.scores.get("validation", (0, None))[0] == done
+        return self.scores.get("validation", {}).get("step") == done
 
     def _is_time_to_save(self) -> bool:
         seconds = self.timetable.save_seconds
@@ -292,8 +289,9 @@ class Training:
             raise BadStepError(bad)
         whole = self.journal.sync()
         self.state.journal = self.journal.records
-        scored, score = self.scores.get("validation", (0, None))
-        snapshot = self.state.snapshot(done, score.accuracy if score and scored == done else None)
+        scored = self._is_scored(done)
+        accuracy = self.scores["validation"]["accuracy"] if scored else None
+        snapshot = self.state.snapshot(done, accuracy)
         if snapshot is not None:
             self.saver.save(snapshot, whole)
         self._saved, self._saved_at = done, time.monotonic()
@@ -317,8 +315,7 @@ class Training:
         kept = self.runtime.on_main(lambda: self._begin_folder(first, changed))
         for record in kept:
             if record["kind"] == "evaluation":
-                found = Score(record["loss"], record["accuracy"], record["count"])
-                self.scores[record["split"]] = (record["step"], found)
+                self.scores[record["split"]] = record
         if not self.runtime.is_main:
             return Journal(None)
         start = f"goes on at step {first}" if first else f"{self.total} steps"
@@ -333,9 +330,8 @@ class Training:
 
     def _result(self, seconds: float) -> dict[str, Any]:
         """What the run came to."""
-        test, (_, validation) = self.scores["test"][1], self.scores.get("validation", (0, None))
         return {
-            **result.scores(test, validation),
+            **result.scores(self.scores["test"], self.scores.get("validation")),
             "epochs": self.config.train.epochs,
             "steps": self.total,
             "batch_size": self.config.data.batch_size,

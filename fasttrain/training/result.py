@@ -5,8 +5,9 @@ from __future__ import annotations
 import resource
 from typing import Any
 
+from fasttrain.answers import Answers, interval
+from fasttrain.observe.journal import Record
 from fasttrain.training.clock import Clock
-from fasttrain.training.evaluate import Score
 
 
 def figures(clock: Clock) -> dict[str, Any]:
@@ -22,12 +23,26 @@ def figures(clock: Clock) -> dict[str, Any]:
     }
 
 
-def scores(test: Score, validation: Score | None) -> dict[str, Any]:
+def score(answers: Answers, classes: int) -> dict[str, Any]:
+    """What an evaluation found, for the journal; `top5` where there are more than five classes."""
+    top = {"top5": answers.top(5)} if classes > 5 else {}
+    return {
+        "loss": answers.mean_loss,
+        "accuracy": answers.accuracy,
+        **top,
+        "count": answers.count,
+        "per_class": answers.per_class(classes),
+    }
+
+
+def scores(test: Record, validation: Record | None) -> dict[str, Any]:
     """How good the last weights are."""
     return {
-        "test_accuracy": test.accuracy,
-        "test_loss": test.loss,
-        "test_count": test.count,
-        "val_accuracy": validation.accuracy if validation else None,
-        "val_loss": validation.loss if validation else None,
+        "test_accuracy": test["accuracy"],
+        "test_interval": interval(test["accuracy"], test["count"]),
+        "test_top5": test.get("top5"),
+        "test_loss": test["loss"],
+        "test_count": test["count"],
+        "val_accuracy": validation["accuracy"] if validation else None,
+        "val_loss": validation["loss"] if validation else None,
     }

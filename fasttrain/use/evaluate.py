@@ -5,23 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fasttrain.config import Tta
+from fasttrain.answers import interval
+from fasttrain.config import LoaderName, Tta
 from fasttrain.data import sources
 from fasttrain.errors import UserError
 from fasttrain.observe.folder import open_run
 from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, parts
 from fasttrain.training.evaluate import Evaluator
+from fasttrain.training.result import score
 
 
-def evaluate(run: Path, best: bool = False, tta: Tta | None = None) -> dict[str, Any]:
+def evaluate(
+    run: Path, best: bool = False, tta: Tta | None = None, loader: LoaderName | None = None
+) -> dict[str, Any]:
     """Score the newest whole checkpoint of a run, or the best one, on the test set.
 
-    `tta` says how each picture is looked at; by default as the run itself does it. Where the run
-    averages its weights, the average is scored, as the run itself does.
+    `tta` says how each picture is looked at, `loader` who delivers them; by default as in the run
+    itself. Where the run averages its weights, the average is scored, as the run itself does.
 
     Returns `checkpoint`, `passed_over` (newer ones that cannot be used, and why), `accuracy`
-    (0 to 1), `loss` (nats) and `count`.
+    (0 to 1), its 95 % `interval`, `top5` (with more than five classes), `loss` (nats), `count`,
+    `calibration_error` (0 to 1; see `Answers`), and `per_class`: accuracies by class name.
 
     Raises:
         UserError: there is no run, no whole checkpoint in it, or the data set is another one.
@@ -44,15 +49,19 @@ def evaluate(run: Path, best: bool = False, tta: Tta | None = None) -> dict[str,
             )
         model = parts.build_model(config, store, runtime)
         checkpoint.load_weights(newest, model, averaged=config.train.ema is not None)
+        data = config.data.model_copy(update={"loader": loader or config.data.loader})
+        config = config.model_copy(update={"data": data})
         evaluation = parts.evaluation_pass(config, store, store.test, runtime)
-        score = Evaluator(model, runtime, tta or config.train.tta)(evaluation)
+        answers = Evaluator(model, runtime, tta or config.train.tta)(evaluation)
         evaluation.loader.close()
     finally:
         runtime.close()
+    found = score(answers, len(store.classes))
     return {
         "checkpoint": str(newest),
         "passed_over": passed_over,
-        "accuracy": score.accuracy,
-        "loss": score.loss,
-        "count": score.count,
+        **found,
+        "interval": interval(answers.accuracy, answers.count),
+        "calibration_error": answers.calibration_error(),
+        "per_class": dict(zip(store.classes, found["per_class"], strict=True)),
     }

@@ -12,12 +12,13 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from fasttrain import models
+from fasttrain.answers import Answers
 from fasttrain.config import SGD, CnnModel, Train
 from fasttrain.data.loader import Pictures
 from fasttrain.data.plan import EvaluationPlan
 from fasttrain.runtime import Runtime
 from fasttrain.training import optim
-from fasttrain.training.evaluate import Evaluation, Evaluator, Score
+from fasttrain.training.evaluate import Evaluation, Evaluator
 from fasttrain.training.step import TrainingStep
 
 CLASSES, SIZE = 5, 8
@@ -195,7 +196,14 @@ def test_a_score_counts_every_picture_and_no_padding(runtime: Runtime) -> None:
     with torch.no_grad():
         logits = model.eval()(images)
     assert score.count == 37
-    assert score.loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert score.mean_loss == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert score.label.tolist() == labels.tolist()
+    assert score.predicted.tolist() == logits.argmax(dim=1).tolist()
+    likeliest = logits.softmax(dim=1).max(dim=1).values
+    assert score.confidence == pytest.approx(likeliest.numpy(), rel=1e-5)
+    order = logits.argsort(dim=1, descending=True)
+    places = (order == labels[:, None]).int().argmax(dim=1)
+    assert score.rank.tolist() == places.tolist()
     assert score.accuracy == pytest.approx(
         (logits.argmax(dim=1) == labels).double().mean().item(), rel=1e-12
     )
@@ -227,13 +235,13 @@ def test_compiled_training_and_evaluation_are_the_eager_ones_and_compile_once(
     expected, found = (short_run(runtime) for runtime in (eager, compiling))
     assert largest_difference(expected[0], found[0]) < 1e-5
     assert torch.allclose(expected[1], found[1], rtol=1e-5)
-    assert [score.loss for score in found[2]] == pytest.approx(
-        [score.loss for score in expected[2]], rel=1e-5
+    assert [score.mean_loss for score in found[2]] == pytest.approx(
+        [score.mean_loss for score in expected[2]], rel=1e-5
     )
     assert [score.accuracy for score in found[2]] == [score.accuracy for score in expected[2]]
 
 
-def short_run(runtime: Runtime) -> tuple[nn.Module, Tensor, list[Score]]:
+def short_run(runtime: Runtime) -> tuple[nn.Module, Tensor, list[Answers]]:
     """Train, score and train again; after the first step nothing may be compiled any more."""
     model = build("batch")
     step = training(model, runtime, SETTINGS, smoothing=0.1)
