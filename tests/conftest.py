@@ -26,6 +26,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test reads or fills the user's cache, or finds the user's data by accident."""
     monkeypatch.setenv("FASTTRAIN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("FASTTRAIN_DATA", raising=False)
+    monkeypatch.setenv("FASTTRAIN_REPORT", "0")  # drawing takes longer than most tests' training
 
 
 @pytest.fixture

@@ -102,5 +102,19 @@ def _print_report(report: dict[str, Any]) -> None:
     Console(markup=False).print(summary(rows, title=report["checkpoint"]), highlight=False)
 
 
+@main.command()
+@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN...")
+@click.option("-o", "--output", type=PATH, help="By default report.html in the only run's folder.")
+def report(runs: tuple[Path, ...], output: Path | None) -> None:
+    """Draw one run with all its details, or several side by side, as an HTML page."""
+    from fasttrain.report import write
+
+    if output is None and len(runs) > 1:
+        raise click.UsageError("several runs need -o FILE.html")
+    file = output or runs[0] / "report.html"
+    write(runs, file)
+    click.echo(f"written: {file}")
+
+
 def _percent(share: float | None, none: str = "no pictures") -> str:
     return none if share is None else f"{share:.2%}"

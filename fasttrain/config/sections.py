@@ -125,10 +125,15 @@ class Checkpoint(Section):
 
 
 class Track(Section):
-    """Where the figures go beside the run folder's own journal."""
+    """Where the figures go beside the run folder's own journal.
+
+    `report` draws `report.html` while the run goes; `auto` does where the packages for it are
+    installed and the environment does not say `FASTTRAIN_REPORT=0`.
+    """
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "disabled"
     project: str = Field("fasttrain", min_length=1)
+    report: Literal["auto"] | bool = "auto"
 
 
 class Config(Section):

@@ -127,6 +127,11 @@ class RunFolder:
         """Write where a run diverged: the step, its pictures, the last good checkpoint."""
         _write_json(self.path / "divergence.json", about)
 
+    @property
+    def report(self) -> Path:
+        """The page that shows all of it."""
+        return self.path / "report.html"
+
     def answers(self, split: str) -> Path:
         """The answers to every picture of `validation` or `test`, as they were scored last."""
         return self.path / f"answers-{split}.npz"
@@ -178,7 +183,7 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
 _FREE = {
     "name", "data.path", "data.loader", "data.workers", "train.device", "train.compile",
     "train.processes", "train.watchdog", "checkpoint.every", "checkpoint.keep",
-    "checkpoint.best", "track.wandb", "track.project",
+    "checkpoint.best", "track.wandb", "track.project", "track.report",
 }  # fmt: skip
 
 

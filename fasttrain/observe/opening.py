@@ -8,10 +8,11 @@ from rich.console import Console
 
 from fasttrain.config import Config
 from fasttrain.errors import UserError
-from fasttrain.observe import journal
+from fasttrain.observe import journal, reporting
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.journal import Journal, Record, Sink
 from fasttrain.observe.progress import ProgressLine
+from fasttrain.observe.reporting import ReportSink
 from fasttrain.observe.tracking import WandbSink
 
 
@@ -59,6 +60,8 @@ def open_journal(
         tell: Shows the user a line.
     """
     sinks: list[Sink] = [ProgressLine(config, *steps, console)]
+    if reporting.is_wanted(config.track):
+        sinks.append(ReportSink(folder.path))
     if config.track.wandb != "disabled":
         sinks.append(WandbSink(config.track, folder.path, console))
     return Journal(folder.journal, sinks, tell, len(kept))

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import sys
 from collections.abc import Iterator
 from netrc import NetrcParseError, netrc
@@ -23,6 +21,7 @@ import wandb
 import yaml
 
 from fasttrain.files import write_text
+from fasttrain.observe.following import has_ended, outlive_signals
 from fasttrain.observe.journal import Record, read
 from fasttrain.observe.tracking import STATUS
 from fasttrain.redact import redact
@@ -85,7 +84,7 @@ class Follower:
         """What the journal holds and was not sent; ends when the trainer has ended."""
         running = True
         while running:
-            running = not _has_ended()
+            running = not has_ended(_BETWEEN_LOOKS)
             yield from read(self._folder / "metrics.jsonl")[self._sent :]
 
     def _tell(self, reason: str, done: bool = False, url: str | None = None) -> None:
@@ -103,12 +102,6 @@ def figures(record: Record) -> dict[str, float]:
     }
 
 
-def _has_ended() -> bool:
-    """Wait a moment; say whether the trainer, which holds the other end, has gone."""
-    ready, _, _ = select.select([sys.stdin], [], [], _BETWEEN_LOOKS)
-    return bool(ready) and not os.read(sys.stdin.fileno(), 1)
-
-
 def _load(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
@@ -122,8 +115,7 @@ def main() -> None:
 
     wandb cannot go from online to offline within one process (its issue 9865).
     """
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    outlive_signals()
     mode, project, folder, *reason = sys.argv[1:]
     untouched = dict(os.environ)  # wandb adds the address of its service, which holds the run
     try:

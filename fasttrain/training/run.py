@@ -17,6 +17,7 @@ from fasttrain.data.store import cache_folder
 from fasttrain.errors import DivergedError, FasttrainError, StoppedError, UserError
 from fasttrain.interrupts import StopRequest
 from fasttrain.observe import folder as folders
+from fasttrain.observe import reporting
 from fasttrain.observe.folder import Outcome, RunFolder
 from fasttrain.observe.progress import working
 from fasttrain.redact import redact
@@ -62,6 +63,7 @@ def run(
     # still says why, or leaves in order.
     with StopRequest() as stop:
         parts.check(config)
+        reporting.is_wanted(config.track)
         runtime = Runtime(config.train)
         try:
             return _run(config, runtime, stop, run_dir, resume, console, changed)

@@ -1,0 +1,27 @@
+"""The report of one run or of several: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fasttrain.files import write_text
+from fasttrain.observe.reporting import check_installed
+
+
+def write(runs: Sequence[Path], file: Path, live: bool = False) -> None:
+    """Draw a report of run folders into an HTML file.
+
+    Args:
+        runs: One is shown with all its details, several side by side.
+        file: Written atomically.
+        live: Let an open page load itself anew while the run goes on.
+
+    Raises:
+        UserError: there is no such run, the file cannot be written, or a package is missing.
+    """
+    check_installed()
+    from fasttrain.report.page import draw
+    from fasttrain.report.reading import read
+
+    write_text(file, draw([read(run) for run in runs], live=live))

@@ -1,0 +1,131 @@
+"""What a report tells, read from run folders; neither torch nor a device is needed for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fasttrain import answers
+from fasttrain.answers import Answers
+from fasttrain.config import Config
+from fasttrain.data import sources
+from fasttrain.data.plan import holdout
+from fasttrain.data.store import Split, Store
+from fasttrain.errors import UserError
+from fasttrain.observe import journal
+from fasttrain.observe.folder import RunFolder, open_run
+from fasttrain.observe.journal import Record
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as it stands.
+
+    Attributes:
+        folder: Where it lies.
+        config: What runs.
+        records: Its journal.
+        result: The final figures; `None` while it goes on, or if it did not end well.
+        outcome: How it stands.
+        environment: What it runs on.
+        store: Its data set; `None` where that is not at hand.
+    """
+
+    folder: RunFolder
+    config: Config
+    records: Sequence[Record]
+    result: dict[str, Any] | None
+    outcome: dict[str, Any]
+    environment: dict[str, Any]
+    store: Store | None
+
+    @property
+    def training(self) -> list[Record]:
+        """The journal's lines on training, in order."""
+        return [record for record in self.records if record["kind"] == "train"]
+
+    def evaluations(self, split: str) -> list[Record]:
+        """The journal's lines on a split, in order."""
+        return [record for record in self.records if record.get("split") == split]
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Exact for a run that is complete; else what its journal allows to say."""
+        if self.result:
+            return float(self.result["steps"] / self.result["epochs"])
+        return max((record["step"] / record["epoch"] for record in self.records), default=1.0)
+
+    def epochs(self, records: Sequence[Record]) -> list[float]:
+        """When they were written, in epochs."""
+        return [record["step"] / self.steps_per_epoch for record in records]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it says that it goes on."""
+        return self.outcome.get("outcome") == "running"
+
+    @property
+    def answered(self) -> tuple[str, Answers] | None:
+        """The split that was scored last, and the answers to it."""
+        for split in ("test", "validation"):
+            path = self.folder.answers(split)
+            if path.exists() and self.evaluations(split):
+                return split, answers.load(path)
+        return None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes; numbers where the data set is not at hand."""
+        if self.store:
+            return self.store.classes
+        scored = [record["per_class"] for record in self.records if "per_class" in record]
+        return tuple(map(str, range(len(scored[-1])))) if scored else ()
+
+    def pictures(self, split: str) -> Split | None:
+        """The pictures of a split in the order of its answers, where they are at hand."""
+        if self.store is None:
+            return None
+        if split == "test":
+            return self.store.test
+        _, held_out = holdout(len(self.store.train.labels), self.config.data.validation)
+        return Split(self.store.train.images[held_out], self.store.train.labels[held_out])
+
+
+def read(path: Path, data: bool = True) -> Run:
+    """Read a run folder.
+
+    Args:
+        path: The folder.
+        data: Whether to look for the data set, for the pictures of mistakes.
+
+    Raises:
+        UserError: there is no run, or it cannot be read.
+    """
+    folder, config = open_run(path)
+    return Run(
+        folder,
+        config,
+        journal.read(folder.journal),
+        _load(folder.result),
+        _load(folder.outcome) or {},
+        _load(folder.path / "environment.json") or {},
+        _store(config) if data else None,
+    )
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _store(config: Config) -> Store | None:
+    """A report is drawn without the pictures where they are not at hand."""
+    try:
+        return sources.open_dataset(config.data)
+    except UserError:
+        return None
