@@ -36,6 +36,9 @@ _MOST = 400  # points of a line: more cannot be told apart, and make the file la
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "fasttrain",  # equal figures, equal files
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
     "font.family": "sans-serif",
     "font.size": 9.0,
     "text.color": _INK,
@@ -103,7 +106,7 @@ def budget(title: str, seconds: dict[str, float]) -> str:
     total = sum(seconds.values()) or 1.0
     hatches = ("", "///", "...", "xxx", "\\\\\\", "ooo")
     with mpl.rc_context({**_STYLE, "axes.grid": False, "hatch.linewidth": 0.5}):
-        figure = Figure(figsize=(6.4, 1.3), layout="constrained")
+        figure = Figure(figsize=(12.0, 1.2), layout="constrained")
         axes = figure.add_subplot()
         left = 0.0
         for at, (name, spent) in enumerate(seconds.items()):

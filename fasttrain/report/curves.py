@@ -46,13 +46,13 @@ _PANELS = (
 
 def curves(runs: Sequence[Run]) -> list[Chart]:
     """The charts of one run, or of several over each other."""
-    drawn = []
+    drawn, names = [], _names(runs)
     for panel in _PANELS:
-        shown = (
-            _of_one(runs[0], panel)
-            if len(runs) == 1
-            else [line for at, run in enumerate(runs) for line in _among_others(run, panel, at)]
-        )
+        if len(runs) == 1:
+            shown = _of_one(runs[0], panel)
+        else:
+            each = enumerate(zip(runs, names, strict=True))
+            shown = [line for at, (run, name) in each for line in _among(run, name, panel, at)]
         svg = charts.lines(panel.title, "epoch", panel.unit, shown, percent=panel.percent)
         drawn.append(Chart(panel.title, Markup(svg)))  # noqa: S704 - our own drawing
     return drawn
@@ -68,8 +68,14 @@ def _of_one(run: Run, panel: _Panel) -> list[Line]:
     ]
 
 
-def _among_others(run: Run, panel: _Panel, at: int) -> list[Line]:
-    name = run.folder.path.name
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The folders' names, or all of their paths where two are called alike."""
+    paths = [run.folder.path for run in runs]
+    short = [path.name for path in paths]
+    return short if len(set(short)) == len(short) else list(map(str, paths))
+
+
+def _among(run: Run, name: str, panel: _Panel, at: int) -> list[Line]:
     if not panel.scored:
         return [_line(name, run, run.training, panel.key, at, at)]
     return [

@@ -112,7 +112,7 @@ def test_it_tells_each_class_and_each_mistake(home: Path) -> None:
     answers, shown = load(RunFolder(home / "one").answers("test")), text(whole)
     for name, share in zip(CLASSES, answers.per_class(len(CLASSES)), strict=True):
         of = sum(CLASSES[label] == name for label in answers.label)
-        assert f"{name} {of} {100 * (share or 0):.2f} %" in shown
+        assert f"{name} {of} {100 * (share or 0):.2f}%" in shown
     assert whole.count('<td class="self"') == len(CLASSES)
     assert shown.count("taken for") == len(answers.mistakes(24))
     assert whole.count('<img src="data:image/png;base64,') == len(answers.mistakes(24))
@@ -134,7 +134,7 @@ def test_several_runs_stand_side_by_side_by_recipe_and_seed(home: Path) -> None:
     shown = text(page(home / "one", home / "two", home / "long"))
     found = [result(home / name)["test_accuracy"] for name in ("one", "two", "long")]
     small = (found[0] + found[1]) / 2
-    assert f"{100 * small:.2f} %" in shown
+    assert f"{100 * small:.2f}%" in shown
     assert f"{100 * abs(found[0] - found[1]):.2f} points" in shown
     assert f"{100 * (found[2] - small):+.2f} points" in shown
     assert "one seed" in shown
