@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-long check bench lock clean
+.PHONY: demo test test-long test-slurm check bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/fasttrain train configs/demo.yaml
@@ -16,6 +16,10 @@ test: $(INSTALLED)
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
+
+# Needs root and Debian's slurm-wlm and munge; says so where they are missing.
+test-slurm: $(INSTALLED)
+	$(BIN)/python -m pytest -m slurm
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

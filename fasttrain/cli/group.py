@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,11 +59,24 @@ def _leave(code: int) -> NoReturn:
     One of several ranks leaves without the interpreter's teardown: a thread of torch's that still
     runs then calls std::terminate now and then, and a run that is complete looks like a crash.
     """
+    _note(code)
     if os.environ.get("WORLD_SIZE", "1") != "1":
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _note(code: int) -> None:
+    """Add the exit code as a line to the file $FASTTRAIN_EXIT_CODES, for `launch/node.sh`.
+
+    Launchers pass no exit code on, and `outcome.json` is silent about what was refused before a
+    run began, and about a refusal to touch the run of another process.
+    """
+    file = os.environ.get("FASTTRAIN_EXIT_CODES")
+    if file:
+        with suppress(OSError), Path(file).open("a") as codes:
+            codes.write(f"{code}\n")
 
 
 def _tell(message: str, code: int) -> int:
