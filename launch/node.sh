@@ -21,6 +21,10 @@ set -uo pipefail
 : "${RUN_DIR:?the folder of the run}"
 processes=${PROCESSES:-${PET_NPROC_PER_NODE:-1}}
 nodes=${NODES:-${PET_NNODES:-1}}
+if ! [[ $processes =~ ^[1-9][0-9]*$ ]]; then
+    echo "node.sh: PROCESSES=$processes is no number; name the GPUs of a node" >&2
+    exit 2
+fi
 export PET_SHUTDOWN_TIMEOUT=${PET_SHUTDOWN_TIMEOUT:-120}
 [ -z "${STARTED:-}" ] || touch "$STARTED"
 
