@@ -37,6 +37,7 @@ def test_stopped_refused_and_complete(tmp_path: Path) -> None:
         assert "is complete: nothing is left to do" in run.log
 
 
+@pytest.mark.long
 def test_a_killed_rank_is_a_crash(tmp_path: Path) -> None:
     with Run(tmp_path, SETTINGS, NODE).start(RUN_DIR="run", PROCESSES="2") as run:
         run.wait_until_trained(15)

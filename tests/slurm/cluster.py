@@ -44,8 +44,9 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4
-NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4
+GresTypes=gpu
+NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=4 Gres=gpu:2
+NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=4 Gres=gpu:2
 PartitionName=low Nodes=ALL Default=YES PriorityTier=1 GraceTime=30
 PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF
 """
@@ -76,6 +77,7 @@ class Cluster:
             **{key: value for key, value in os.environ.items() if not key.startswith("SLURM_")},
             "PATH": _path(),
             "SLURM_CONF": str(folder / "slurm.conf"),
+            "FASTTRAIN_CACHE": str(folder / "cache"),
         }
 
     @contextlib.contextmanager
@@ -88,6 +90,9 @@ class Cluster:
         self.folder.joinpath("slurm.conf").write_text(
             CONFIG.format(folder=self.folder, host=host, ports=_free_ports(3), nodes=NODES)
         )
+        # GPUs in name only: by them a job decides how many processes it starts.
+        devices = "".join(f"Name=gpu File=/dev/{name}\n" for name in ("null", "zero"))
+        self.folder.joinpath("gres.conf").write_text(devices)
         try:
             parts = ("key-file", "socket", "pid-file", "log-file", "seed-file")
             at = [f"--{part}={self.folder}/munge.{part.partition('-')[0]}" for part in parts]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
@@ -28,11 +27,11 @@ SETTINGS = {
 
 
 class Job:
-    """One submitted job; `folder` is where it was submitted, and holds its run."""
+    """One submitted job; `folder` is where it was submitted, `run` is its run's."""
 
-    def __init__(self, cluster: Cluster, folder: Path, number: str) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, number: str, run: str | None) -> None:
         self._cluster, self.folder, self.number = cluster, folder, number
-        self.run = folder / "run"
+        self.run = folder / (run or f"runs/fasttrain-{number}")
 
     @property
     def log(self) -> str:
@@ -98,7 +97,13 @@ class Job:
                     continue
 
 
-def submit(cluster: Cluster, folder: Path, *settings: str, options: tuple[str, ...] = ()) -> Job:
+def submit(
+    cluster: Cluster,
+    folder: Path,
+    *settings: str,
+    options: tuple[str, ...] = (),
+    run: str | None = None,
+) -> Job:
     """Submit the project's own script as a user does, for two nodes."""
     folder.mkdir(exist_ok=True)
     (folder / "run.yaml").write_text(json.dumps(SETTINGS))  # JSON is YAML, too
@@ -107,10 +112,10 @@ def submit(cluster: Cluster, folder: Path, *settings: str, options: tuple[str, .
     number = cluster.run(
         "sbatch", "--parsable", "--nodes=2", "--cpus-per-task=1", *options,
         "launch/slurm/train.sbatch", "run.yaml", *settings,
-        cwd=folder, RUN_DIR="run", VENV=sys.prefix, OMP_NUM_THREADS="1",
-        PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        cwd=folder, VENV=sys.prefix, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT),
+        **({"RUN_DIR": run} if run else {}),
     ).strip()  # fmt: skip
-    return Job(cluster, folder, number)
+    return Job(cluster, folder, number, run)
 
 
 def end(run: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def test_a_plain_job_trains_on_two_nodes(cluster: Cluster, undisturbed: dict[str
     assert undisturbed["finished"]
     assert len(undisturbed["journal"]) == STEPS // 5
     assert json.loads((job.run / "environment.json").read_text())["launch"]["WORLD_SIZE"] == "2"
-    again = submit(cluster, job.folder)
+    again = submit(cluster, job.folder, run=str(job.run.relative_to(job.folder)))
     assert again.wait_until_ended() == "COMPLETED", again.log
     assert "is complete: nothing is left to do" in again.log
 
@@ -71,13 +71,13 @@ def test_a_preempted_job_requeues_itself(
 def test_a_cancelled_job_stays_so_and_its_run_can_go_on(
     cluster: Cluster, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
-    job = submit(cluster, tmp_path)
+    job = submit(cluster, tmp_path, run="run")
     with job.held():
         cluster.run("scancel", job.number)
     assert job.wait_until_ended() == "CANCELLED"
     assert job.shown("Restarts") == "0"
     assert json.loads((job.run / "outcome.json").read_text())["outcome"] == "stopped"
-    again = submit(cluster, tmp_path)
+    again = submit(cluster, tmp_path, run="run")
     assert_ended_as(undisturbed, again, restarts=0)
     assert "goes on at step" in again.log
 
@@ -85,9 +85,9 @@ def test_a_cancelled_job_stays_so_and_its_run_can_go_on(
 def test_of_two_jobs_for_one_run_one_is_refused(
     cluster: Cluster, undisturbed: dict[str, Any], tmp_path: Path
 ) -> None:
-    first = submit(cluster, tmp_path)
+    first = submit(cluster, tmp_path, run="run")
     with first.held():
-        second = submit(cluster, tmp_path)
+        second = submit(cluster, tmp_path, run="run")
         assert second.wait_until_ended() == "FAILED"
     assert (second.shown("ExitCode"), second.shown("Restarts")) == ("2:0", "0")
     assert "another process works on this run" in second.log
@@ -95,16 +95,16 @@ def test_of_two_jobs_for_one_run_one_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("setting", "code", "said"),
+    ("setting", "option", "code", "said"),
     [
-        ("data.batch_size=13", 2, "cannot be divided among 2 processes"),
-        ("optim.lr=1e30", 3, "diverged"),
+        ("data.batch_size=13", "--gpus-per-node=2", 2, "cannot be divided among 4 processes"),
+        ("optim.lr=1e30", "--nodes=1", 3, "diverged"),
     ],
 )
 def test_what_would_end_in_the_same_way_is_not_tried_again(
-    setting: str, code: int, said: str, cluster: Cluster, tmp_path: Path
+    setting: str, option: str, code: int, said: str, cluster: Cluster, tmp_path: Path
 ) -> None:
-    job = submit(cluster, tmp_path, setting)
+    job = submit(cluster, tmp_path, setting, options=(option,))
     assert job.wait_until_ended() == "FAILED"
     assert (job.shown("ExitCode"), job.shown("Restarts")) == (f"{code}:0", "0")
     assert said in job.log
