@@ -112,6 +112,26 @@ def startup(config: Path, overrides: tuple[str, ...], quick: bool, records: Path
     _conclude(measure(config, overrides, quick), f"startup-{config.stem}", quick, records)
 
 
+@main.command()
+@click.option("--processes", type=click.IntRange(2), default=2, show_default=True)
+@click.option("--step", type=float, help="Seconds of a step to expect of a GPU, for the outlook.")
+@_of_a_recipe
+def scaling(
+    config: Path,
+    overrides: tuple[str, ...],
+    processes: int,
+    step: float | None,
+    quick: bool,
+    records: Path,
+) -> None:
+    """1 to N processes: images/s, bytes a step, and what a cluster can be expected to do."""
+    from benchmarks.scaling import measure, show_cluster
+
+    outcome = measure(config, overrides, (1, *range(2, processes + 1)), quick)
+    _conclude(outcome, f"scaling-{config.stem}", quick, records)
+    show_cluster(outcome, step)
+
+
 def _of_runs(command: Callable[..., Any]) -> Callable[..., Any]:
     seeds = click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
     keep = click.option(

@@ -1,0 +1,194 @@
+"""What more processes bring: images/s, bytes sent, and what that lets expect of a cluster.
+
+Every process has one thread and the same share of the batch (weak scaling). Bytes are those that
+crossed this machine's loopback while it trained; other traffic there would be counted, too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.record import Outcome
+from fasttrain.config import load
+from fasttrain.errors import UserError
+from fasttrain.observe import journal
+from fasttrain.observe.folder import RunFolder
+
+_LAUNCH = Path(__file__).parent.parent / "launch" / "accelerate" / "cpu.yaml"
+_FLOAT = 4  # bytes of a gradient's element
+
+
+@dataclass(frozen=True)
+class Link:
+    """What one GPU can send, to its neighbours in a machine and to other machines.
+
+    Attributes:
+        name: What it is.
+        inside: Bytes/s, each way, within a machine of eight.
+        between: Bytes/s, each way, between machines.
+        latency: Seconds for a message between machines.
+    """
+
+    name: str
+    inside: float
+    between: float
+    latency: float
+
+
+# Each way and GPU: NVLink 4 in a machine; one 400 Gbit/s adapter for each GPU, or one of 100 Gbit/s
+# Ethernet for eight.
+LINKS = (
+    Link("NVLink and 8 x 400 Gbit/s InfiniBand", 450e9, 50e9, 5e-6),
+    Link("NVLink and 1 x 100 Gbit/s Ethernet", 450e9, 12.5e9 / 8, 30e-6),
+)
+_IN_MACHINE = 8
+_REACHED = 0.8  # of a link's speed: what large all-reduces reach in practice
+_BACKWARD = 2 / 3  # of a step: while it lasts gradients are sent
+
+
+def ring_bytes(gradient: int, world: int) -> float:
+    """What every process of a ring all-reduce sends at least: 2 (n - 1) / n of the gradient.
+
+    Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms", JPDC 69, 2009.
+    """
+    return 2 * (world - 1) / world * gradient
+
+
+def expected_efficiency(step: float, gradient: int, world: int, link: Link) -> float:
+    """Throughput of `world` GPUs over `world` times that of one, 0 to 1.
+
+    Assumes one ring over all GPUs whose slowest link sets the pace; sending that goes on beside
+    two thirds of a step, its backward pass, and delays the step by the rest; the same share of the
+    batch on every GPU; no stragglers.
+
+    Args:
+        step: Seconds of one GPU's step.
+        gradient: Bytes.
+        world: GPUs.
+        link: How they are joined.
+    """
+    if world == 1:
+        return 1.0
+    pace, wait = (link.inside, 0.0) if world <= _IN_MACHINE else (link.between, link.latency)
+    machines = -(-world // _IN_MACHINE)
+    sending = ring_bytes(gradient, world) / (_REACHED * pace) + 2 * (machines - 1) * wait
+    return step / (step + max(0.0, sending - _BACKWARD * step))
+
+
+def measure(
+    config: Path, overrides: tuple[str, ...], worlds: tuple[int, ...], quick: bool
+) -> Outcome:
+    """Train for an epoch with each number of processes in turn, several times over."""
+    repetitions = 1 if quick else 5
+    settings = load(config, overrides)
+    share = settings.data.batch_size
+    runs: dict[str, list[float]] = {_name(world): [] for world in worlds}
+    details: list[dict[str, Any]] = []
+    for repetition in range(repetitions):
+        for world in worlds:
+            result, sent = _train(config, [*overrides, f"data.batch_size={world * share}"], world)
+            runs[_name(world)].append(result["images_per_second"])
+            details.append(
+                {
+                    "repetition": repetition,
+                    "processes": world,
+                    "parameters": result["parameters"],
+                    "step_seconds": world * share / result["images_per_second"],
+                    "bytes_per_step": sent / world,
+                    "least_bytes_per_step": ring_bytes(_FLOAT * result["parameters"], world),
+                }
+            )
+    return Outcome(
+        title=f"{settings.name}, processes of one thread, {share} pictures each",
+        unit="images/s",
+        runs=runs,
+        baseline=_name(worlds[0]),
+        settings=settings.model_dump(mode="json"),
+        details=details,
+    )
+
+
+def _name(world: int) -> str:
+    return f"{world} process{'es' if world > 1 else ''}"
+
+
+def _train(config: Path, overrides: list[str], world: int) -> tuple[dict[str, Any], float]:
+    """An epoch on this machine's processors: its result, and the bytes all sent in a step."""
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(_LAUNCH),
+              "--num_processes", str(world), "--main_process_port", "0", "-m"]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder) / "run")
+        command = [
+            sys.executable, *(launch if world > 1 else ["-m"]), "fasttrain", "train", str(config),
+            *overrides, "train.epochs=1", "train.device=cpu", "train.log_every=5steps",
+            "data.validation=0", "checkpoint.every=100%", "--run-dir", str(run.path),
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "FASTTRAIN_REPORT": "0"}
+        with subprocess.Popen(command, env=environment) as trainer:  # noqa: S603 - our own command
+            sent = _bytes_per_step(run, trainer)
+        if trainer.returncode:
+            raise UserError(f"a run with {world} processes failed; what it said stands above")
+        result: dict[str, Any] = json.loads(run.result.read_text())
+        return result, sent
+
+
+def _bytes_per_step(run: RunFolder, trainer: subprocess.Popen[bytes]) -> float:
+    """From the journal's first line on training to its last."""
+    seen: list[tuple[int, int]] = []
+    while trainer.poll() is None:
+        lines = [one for one in journal.read(run.journal) if one["kind"] == "train"]
+        if lines and (not seen or lines[-1]["step"] != seen[-1][0]):
+            seen.append((lines[-1]["step"], _loopback()))
+        time.sleep(0.05)
+    if len(seen) < 2:
+        return math.nan
+    (first, before), (last, after) = seen[0], seen[-1]
+    return (after - before) / (last - first)
+
+
+def _loopback() -> int:
+    """Bytes that crossed the loopback since the machine's start."""
+    counters = psutil.net_io_counters(pernic=True)
+    return counters["lo"].bytes_sent
+
+
+def show_cluster(outcome: Outcome, step: float | None = None) -> None:
+    """Print bytes against the least that a ring can do with, and what links allow to expect.
+
+    Args:
+        outcome: What `measure` found.
+        step: Seconds of a GPU's step; by default what a step took here on one process.
+    """
+    details = outcome.details or []
+    for world in sorted({one["processes"] for one in details} - {1}):
+        same = [one for one in details if one["processes"] == world]
+        sent, least = (median(one[key] for one in same)
+                       for key in ("bytes_per_step", "least_bytes_per_step"))  # fmt: skip
+        print(f"{world} processes: each sends {sent:,.0f} bytes a step, {sent / least:.3f} times "
+              f"the least that a ring all-reduce can do with, {least:,.0f}")  # fmt: skip
+    alone = [one for one in details if one["processes"] == 1]
+    step = step or median(one["step_seconds"] for one in alone)
+    gradient = _FLOAT * alone[0]["parameters"]
+    table = Table(title=f"expected efficiency: a step of {1000 * step:.1f} ms, {gradient:,} bytes "
+                  "of gradient", title_justify="left")  # fmt: skip
+    table.add_column("GPUs", justify="right")
+    for link in LINKS:
+        table.add_column(link.name, justify="right")
+    for world in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
+        shares = [f"{expected_efficiency(step, gradient, world, link):.1%}" for link in LINKS]
+        table.add_row(str(world), *shares)
+    Console().print(table, highlight=False)
