@@ -59,7 +59,7 @@ data:
   workers: 7
   augment: [{name: crop, padding: 3, mode: reflect}, {name: flip, mode: alternating}, cutout]
 model: {widths: [8, 16], norm: batch}
-optim: {lr: 0.1, momentum: 0.95, nesterov: true, weight_decay: 5.0e-4}
+optim: {lr: 0.1, head_lr: 0.5, momentum: 0.95, nesterov: true, weight_decay: 5.0e-4}
 schedule: {name: cosine, warmup: 2.5epochs, t_max: 40%, floor: 0.01}
 train:
   epochs: 3
@@ -81,7 +81,7 @@ train:
   rollbacks: 5
   watchdog: 1.5min
 checkpoint: {every: 0.5min, keep: 4, best: false}
-track: {wandb: offline, project: mine}
+track: {wandb: offline, project: mine, report: false}
 """
     config = read(file, text)
     defaults = Config().model_dump()
@@ -221,7 +221,7 @@ def test_every_optimiser_and_schedule_survives_the_way_to_yaml_and_back(
 def test_a_key_like_no_other_is_answered_with_all_that_are_valid(file: Path) -> None:
     message = refusal(file, "optim: {xyzzy: 3}")
     assert "did you mean" not in message
-    assert "unknown key 'optim.xyzzy' (known here: name, lr, momentum, nesterov" in message
+    assert "unknown key 'optim.xyzzy' (known here: name, lr, head_lr, momentum, nesterov" in message
 
 
 def test_every_wrong_thing_is_named_on_the_same_line(file: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -78,50 +78,65 @@ def build(optim: config.Optim, model: nn.Module) -> Optimizers:
     """Build the optimisers that `optim` describes over the model's trainable parameters."""
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     if not isinstance(optim, config.Muon):
-        return Optimizers({optim.name: _build_one(optim, named.values())})
-    kernels = [weight for name, weight in named.items() if _is_hidden_matrix(name, weight)]
-    others = [weight for name, weight in named.items() if not _is_hidden_matrix(name, weight)]
+        return Optimizers({optim.name: _build_one(optim, named)})
+    kernels = {name: weight for name, weight in named.items() if _is_hidden_matrix(name, weight)}
+    others = {name: weight for name, weight in named.items() if name not in kernels}
     members: dict[str, torch.optim.Optimizer] = {}
     if kernels:
         settings = optim.model_dump(exclude={"name", "rest"})
-        members["muon"] = Muon(kernels, **settings)
+        members["muon"] = Muon(kernels.values(), **settings)
     if others:
         members[optim.rest.name] = _build_one(optim.rest, others)
     return Optimizers(members)
 
 
-def parameter_groups(weights: Iterable[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    named: Mapping[str, nn.Parameter], decay: float, head_lr: float | None = None
+) -> list[dict[str, Any]]:
     """Spare norms and biases, which are all that has fewer than two dimensions, from decay.
 
     Decaying them costs accuracy (He et al., "Bag of Tricks", arXiv 1812.01187, section 3.1).
+
+    Args:
+        named: The parameters.
+        decay: Of all others.
+        head_lr: The rate of the output layer; by default that of the rest.
     """
-    every = list(weights)
-    if not decay:
-        return [{"params": every, "weight_decay": 0.0}]
-    decayed = [weight for weight in every if weight.ndim >= 2]
-    spared = [weight for weight in every if weight.ndim < 2]
-    groups = [
-        {"params": decayed, "weight_decay": decay},
-        {"params": spared, "weight_decay": 0.0},
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, weight in named.items():
+        spared = weight.ndim < 2 or not decay
+        apart = head_lr is not None and _is_of_head(name)
+        groups.setdefault((apart, spared), []).append(weight)
+    return [
+        {
+            "params": groups[apart, spared],
+            "weight_decay": 0.0 if spared else decay,
+            **({"lr": head_lr} if apart else {}),
+        }
+        for apart, spared in sorted(groups)  # checkpoints name a weight by its place in here
     ]
-    return [group for group in groups if group["params"]]
+
+
+def _is_of_head(name: str) -> bool:
+    """Whether a parameter is of the output layer, which all families call `head`."""
+    return "head" in name.split(".")
 
 
 def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
     """Whether Muon takes a parameter: every matrix and kernel but those of the output layers.
 
-    Families call their output layers `head`; its rows are classes and no directions in a space
-    of features (Jordan et al., 2024, section "Empirical considerations").
+    Their rows are classes and no directions in a space of features (Jordan et al., 2024, section
+    "Empirical considerations").
     """
-    return weight.ndim >= 2 and "head" not in name.split(".")
+    return weight.ndim >= 2 and not _is_of_head(name)
 
 
 def _build_one(
-    optim: config.SGD | config.AdamW, weights: Iterable[nn.Parameter]
+    optim: config.SGD | config.AdamW, named: Mapping[str, nn.Parameter]
 ) -> torch.optim.Optimizer:
     """One of torch's optimisers, with its fused kernel."""
-    groups = parameter_groups(weights, optim.weight_decay)
-    settings = optim.model_dump(exclude={"name", "weight_decay"})
+    groups = parameter_groups(named, optim.weight_decay, optim.head_lr)
+    settings = optim.model_dump(exclude={"name", "weight_decay", "head_lr"})
     if isinstance(optim, config.AdamW):
         return torch.optim.AdamW(groups, fused=True, **settings)
     return torch.optim.SGD(groups, fused=True, **settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -79,7 +80,7 @@ def test_twenty_fused_steps_are_those_of_the_plain_optimiser(
 ) -> None:
     model, twin, chosen = network(), network(), settings(**values)
     train(model, optim.build(chosen, model), range(20))
-    groups = parameter_groups(twin.parameters(), chosen.weight_decay)
+    groups = parameter_groups(dict(twin.named_parameters()), chosen.weight_decay)
     reference = plain(groups)
     for step, factor in enumerate(FACTORS):
         give_gradients(twin, step)
@@ -102,7 +103,7 @@ def test_what_is_fused_is_fused() -> None:
 
 def test_norms_and_biases_are_spared_from_decay() -> None:
     model = network()
-    decayed, spared = parameter_groups(model.parameters(), 0.3)
+    decayed, spared = parameter_groups(dict(model.named_parameters()), 0.3)
     names = {id(weight): name for name, weight in model.named_parameters()}
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.3, 0.0)
     assert [names[id(weight)] for weight in decayed["params"]] == [
@@ -120,8 +121,27 @@ def test_norms_and_biases_are_spared_from_decay() -> None:
 
 
 def test_without_decay_there_is_one_group() -> None:
-    (group,) = parameter_groups(network().parameters(), 0.0)
+    (group,) = parameter_groups(dict(network().named_parameters()), 0.0)
     assert len(group["params"]) == len(list(network().parameters()))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_output_layer_may_have_a_rate_of_its_own(name: str) -> None:
+    def headed() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Sequential(OrderedDict(body=network(), head=nn.Linear(5, 3)))
+
+    def trained(**rates: float) -> dict[str, Tensor]:
+        model = headed()
+        chosen = settings(name=name, weight_decay=0.1, **rates)
+        train(model, optim.build(chosen, model), range(5))
+        return dict(model.named_parameters())
+
+    both, low, high = trained(lr=0.01, head_lr=0.2), trained(lr=0.01), trained(lr=0.2)
+    for where, weight in both.items():
+        same = high if where.startswith("head.") else low
+        assert torch.equal(weight, same[where])
+    assert not torch.equal(low["head.weight"], high["head.weight"])
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
