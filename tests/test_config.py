@@ -53,6 +53,9 @@ seed: 9223372036854775807
 data:
   dataset: folder
   path: /some/where
+  size: [28, 32]
+  test_share: 0.25
+  split_seed: 3
   loader: reference
   batch_size: 96
   validation: 0

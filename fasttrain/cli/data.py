@@ -2,39 +2,122 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fasttrain.cli.group import PATH, main, overridable
+from fasttrain.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from fasttrain.config import Config
+    from fasttrain.data.store import Store
+
+# A configuration's `data.dataset`; written out, as asking for it would make --help slow.
+DATASETS = ("cifar10", "cifar100", "shapes", "folder")
+
+_SHARE = 0.2  # of each class for the test, where nothing else is said
+
+# What an option of `prepare` is short for.
+_SETTINGS = {
+    "path": "data.path",
+    "size": "data.size",
+    "test_share": "data.test_share",
+    "seed": "data.split_seed",
+    "validation": "data.validation",
+    "name": "name",
+}
+
+_what = click.argument("what", metavar="CONFIG|DATASET")
 
 
 @main.group()
 def data() -> None:
-    """Prepare a data set, say what is there, or show what the model will see."""
+    """Prepare a data set, say what is there, or show what the model will see.
+
+    Every command takes a configuration, or the name of a data set: cifar10, cifar100, shapes,
+    folder.
+    """
 
 
 @data.command()
-@click.argument("config", type=PATH)
+@_what
 @overridable
-def prepare(config: Path, overrides: tuple[str, ...]) -> None:
-    """Prepare the data set that CONFIG names, so that training starts at once."""
-    click.echo(f"ready: {_open_store(config, overrides).folder}")
+@click.option("--path", help="Where it lies: for folder, a folder or zip of pictures by class.")
+@click.option("--size", metavar="N|[H,W]", help="Pixels to bring each picture to, such as 32.")
+@click.option("--test-share", metavar="SHARE", help="Of each class, where there is no test folder.")
+@click.option("--seed", metavar="N", help="Chooses the pictures of --test-share.")
+@click.option("--validation", metavar="N", help="Training pictures to hold out; by default 10 %.")
+@click.option("--name", help="The name of runs in the configuration that is written.")
+@click.option("-o", "--output", type=PATH, help="A new configuration file to write.")
+def prepare(what: str, overrides: tuple[str, ...], output: Path | None, **options: Any) -> None:
+    """Prepare the data set that CONFIG names, or DATASET, so that training starts at once.
+
+    With DATASET it tells what it found and how to train on it. The pictures of `folder` lie at
+    train/<class>/<picture> and test/<class>/<picture>, or at <class>/<picture>; then a share of
+    each class, 0.2 by default, is the test set.
+    """
+    from fasttrain.config import override
+
+    if options["seed"] is not None and options["test_share"] is None:
+        options["test_share"] = _SHARE
+    given = {name: value for name, value in options.items() if value is not None}
+    texts = {name: given.pop(name) for name in ("path", "name") if name in given}
+    settings = [*overrides, *(f"{_SETTINGS[name]}={value}" for name, value in given.items())]
+    settings += [override(_SETTINGS[name], value) for name, value in texts.items()]
+    if _is_dataset(what):
+        _prepare_dataset([f"data.dataset={what}", *settings], output)
+    elif output is not None:
+        raise UserError(f"{output}: only a DATASET's configuration is written, {what} is one")
+    else:
+        click.echo(f"ready: {_open_store(what, settings).folder}")
+
+
+def _prepare_dataset(settings: list[str], output: Path | None) -> None:
+    from fasttrain.files import check_writable, write_text
+
+    if output is not None:
+        if output.exists():
+            raise UserError(f"{output}: is there already; choose another name")
+        check_writable(output.absolute().parent)
+    from rich.console import Console
+
+    from fasttrain.observe.progress import summary, working
+    from fasttrain.use.prepare import prepare
+
+    with working(Console(stderr=True, markup=False)) as progress:
+        found = prepare(settings, _SHARE, progress)
+    click.echo(f"ready: {found.store.folder}")
+    rows = _about(found.store) | found.rows
+    Console(markup=False).print(summary(rows, title=found.store.name), highlight=False)
+    if output is None:
+        click.echo(f"a configuration for it:\n\n{found.lines}")
+        click.echo(f"with any other: fasttrain train CONFIG {found.overrides}")
+    else:
+        write_text(output, found.lines)
+        click.echo(f"written: {output}")
+        click.echo(f"next: {shlex.join(['fasttrain', 'train', str(output)])}")
 
 
 @data.command()
-@click.argument("config", type=PATH)
+@_what
 @overridable
-def info(config: Path, overrides: tuple[str, ...]) -> None:
-    """Show what the data set that CONFIG names holds."""
+def info(what: str, overrides: tuple[str, ...]) -> None:
+    """Show what the data set that CONFIG names, or DATASET, holds."""
     from rich.console import Console
 
     from fasttrain.observe.progress import summary
 
-    store = _open_store(config, overrides)
+    store = _open_store(what, overrides)
+    Console(markup=False).print(summary(_about(store), title=store.name), highlight=False)
+
+
+def _about(store: Store) -> dict[str, str]:
     height, width = store.size
-    rows = {
+    return {
         "folder": str(store.folder),
         "pictures": f"{len(store.train.labels):,} training, {len(store.test.labels):,} test, "
         f"{height} x {width} pixels",
@@ -43,35 +126,47 @@ def info(config: Path, overrides: tuple[str, ...]) -> None:
         "deviation": ", ".join(f"{value:.4f}" for value in store.std) + " of 255",
         "checksums": "hold",
     }
-    Console(markup=False).print(summary(rows, title=store.name), highlight=False)
 
 
 @data.command()
-@click.argument("config", type=PATH)
+@_what
 @overridable
 @click.option("-o", "--output", type=PATH, default="preview.png", show_default=True)
 @click.option("--pictures", type=click.IntRange(1, 100), default=8, show_default=True)
 @click.option("--epochs", type=click.IntRange(1, 100), default=10, show_default=True)
 def preview(
-    config: Path, overrides: tuple[str, ...], output: Path, pictures: int, epochs: int
+    what: str, overrides: tuple[str, ...], output: Path, pictures: int, epochs: int
 ) -> None:
     """Draw a few training pictures as the first epochs of CONFIG show them to the model."""
-    from fasttrain.config import load
-
-    settings = load(config, overrides)
+    settings = _load(what, overrides)
     from fasttrain.use.preview import preview as draw
 
     draw(settings, output, pictures, epochs)
     click.echo(f"written: {output}")
 
 
-def _open_store(config: Path, overrides: tuple[str, ...]) -> Any:
+def _is_dataset(what: str) -> bool:
+    return what in DATASETS and not Path(what).is_file()
+
+
+def _load(what: str, overrides: Sequence[str]) -> Config:
+    from fasttrain.config import load
+
+    if _is_dataset(what):
+        return load(None, [f"data.dataset={what}", *overrides])
+    hint = nearest(what, list(DATASETS))
+    if hint and not Path(what).exists():
+        raise UserError(f"{what}: neither a configuration file nor the name of a data set{hint}")
+    return load(Path(what), overrides)
+
+
+def _open_store(what: str, overrides: Sequence[str]) -> Store:
     from rich.console import Console
 
-    from fasttrain.config import load
-    from fasttrain.data.sources import open_dataset
     from fasttrain.observe.progress import working
 
-    settings = load(config, overrides)
+    settings = _load(what, overrides)
+    from fasttrain.data.sources import open_dataset
+
     with working(Console(stderr=True, markup=False)) as progress:
         return open_dataset(settings.data, progress)

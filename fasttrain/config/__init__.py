@@ -31,7 +31,7 @@ from fasttrain.config.model import (
     WideResnetModel,
 )
 from fasttrain.config.optim import SGD, AdamW, Ema, Muon, Optim
-from fasttrain.config.reading import load
+from fasttrain.config.reading import load, override
 from fasttrain.config.schedule import (
     Constant,
     CosineDecay,
@@ -95,4 +95,5 @@ __all__ = [
     "Whitening",
     "WideResnetModel",
     "load",
+    "override",
 ]

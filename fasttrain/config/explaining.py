@@ -17,7 +17,7 @@ _ALTERNATIVES = ("literal['auto']", "bool")  # what pydantic adds to the place o
 Sections = list[type[Section]]
 
 
-def explain(error: ValidationError, path: Path, origins: dict[tuple[str, ...], str]) -> str:
+def explain(error: ValidationError, path: Path | None, origins: dict[tuple[str, ...], str]) -> str:
     """One line for all that is wrong, each with its place and its mend."""
     problems = error.errors()
     lines = []

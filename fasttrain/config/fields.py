@@ -81,6 +81,22 @@ StepsField = Annotated[DurationField, AfterValidator(_countable)]
 MinutesField = Annotated[DurationField, AfterValidator(_timed)]
 
 
+def _as_size(value: object) -> tuple[int, ...]:
+    sides = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    whole = [side for side in sides if type(side) is int and 8 <= side <= 512]
+    if len(sides) != 2 or len(whole) != 2:
+        raise ValueError("a size is the side of a square, or [height, width], of 8 to 512 pixels")
+    return tuple(whole)
+
+
+# Height and width in pixels; a square is written as its side.
+SizeField = Annotated[
+    tuple[int, int],
+    BeforeValidator(_as_size),
+    PlainSerializer(lambda size: size[0] if size[0] == size[1] else size),
+]
+
+
 def by_default(key: str, tag: str) -> BeforeValidator:
     """Sections that are told apart by `key` need none to mean the one named `tag`."""
     return BeforeValidator(lambda value: {key: tag, **value} if isinstance(value, dict) else value)

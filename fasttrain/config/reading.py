@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,14 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the configuration at `path` and apply `key.path=value` overrides.
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read the configuration at `path`, if any, and apply `key.path=value` overrides.
 
     Raises:
         UserError: the file is missing or no YAML, or a key or value is not valid; the message
             names the file (or the override), the key, and the nearest valid name.
     """
-    tree = _read_tree(path)
+    tree = _read_tree(path) if path else {}
     origins: dict[tuple[str, ...], str] = {}
     for override in overrides:
         for keys in _apply_override(tree, override):
@@ -45,6 +46,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise UserError(explain(error, path, origins)) from None
+
+
+def override(key: str, value: object) -> str:
+    """Write an override that `load` reads as this value, which is JSON or a path."""
+    text = str(value) if isinstance(value, Path | str) else json.dumps(value)
+    try:
+        plain = _parse(text) == (text if isinstance(value, Path | str) else value)
+    except yaml.YAMLError:
+        plain = False
+    return f"{key}={text if plain else json.dumps(text, ensure_ascii=False)}"
 
 
 def _read_tree(path: Path) -> dict[str, Any]:

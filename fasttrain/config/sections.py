@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fasttrain.config.augment import Augmentation, augmentation_names, mixes
 from fasttrain.config.fields import (
@@ -15,6 +15,7 @@ from fasttrain.config.fields import (
     MinutesField,
     Real,
     Section,
+    SizeField,
     StepsField,
     Whole,
 )
@@ -29,15 +30,39 @@ Tta = Literal["none", "flip", "shift"]
 
 
 class Data(Section):
-    """Which pictures, in which batches, changed how."""
+    """Which pictures, in which batches, changed how.
+
+    Three settings are for `dataset: folder` only. `size` is the side of a square, or `[height,
+    width]`, to which every picture is brought (`data.pictures` says how); without it all must have
+    one size. `test_share` is for pictures that lie at `<class>/<picture>`: the share of every
+    class that is the test set, chosen by `split_seed`; without it `train` and `test` must be there.
+    """
 
     dataset: DatasetName = "cifar10"
     path: Path | None = None
+    size: SizeField | None = None
+    test_share: Real | None = Field(None, gt=0, lt=1)
+    split_seed: Whole = Field(0, ge=0, lt=2**63)
     loader: LoaderName = "auto"
     batch_size: Whole = Field(512, ge=1)
     validation: Whole = Field(5000, ge=0)
     workers: Whole = Field(2, ge=0, le=256)
     augment: tuple[Augmentation, ...] = ()
+
+    @field_validator("size", "test_share")
+    @classmethod
+    def _of_a_folder(cls, value: object, info: ValidationInfo) -> object:
+        dataset = info.data.get("dataset", "folder")
+        if value is not None and dataset != "folder":
+            raise ValueError(f"this is for dataset=folder, not for {dataset}; leave it out")
+        return value
+
+    @field_validator("split_seed")
+    @classmethod
+    def _of_a_split(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("test_share", True) is None:
+            raise ValueError("this chooses the test_share of each class; set that, too")
+        return value
 
     @field_validator("augment", mode="before")
     @classmethod

@@ -46,8 +46,8 @@ class Member:
         return f"{self.place}{'/' if self.place.is_dir() else '!'}{self.name}"
 
 
-def members(place: Path, folders: Sequence[str]) -> Iterator[Member]:
-    """List a zip, or what lies in some `folders` of a folder, however deep.
+def members(place: Path, folders: Sequence[str] = (".",)) -> Iterator[Member]:
+    """List a zip, or what lies in some `folders` of a folder, by default in it, however deep.
 
     Raises:
         UserError: something cannot be read, or the zip is damaged or holds unsafe names.
@@ -62,11 +62,13 @@ def _walk(place: Path, tops: Sequence[str]) -> Iterator[Member]:
     try:
         for top in filter(Path.is_dir, (place / name for name in tops)):
             for folder, _, files in os.walk(top, onerror=fail, followlinks=True):
-                inside = Path(folder).relative_to(place).as_posix()
-                yield Member(place, f"{inside}/")
+                inside = Path(folder).relative_to(place)
+                lead = "" if inside == Path() else f"{inside.as_posix()}/"
+                if lead:
+                    yield Member(place, lead)
                 for file in files:
                     about = os.stat(f"{folder}/{file}")  # noqa: PTH116 - for 60,000 files
-                    yield Member(place, f"{inside}/{file}", (about.st_size, about.st_mtime_ns))
+                    yield Member(place, f"{lead}{file}", (about.st_size, about.st_mtime_ns))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
 

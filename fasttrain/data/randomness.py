@@ -10,6 +10,7 @@ everything else as it was.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -30,6 +31,19 @@ def random_words(seed: int, stream: str, epoch: int, count: int) -> Words:
         counter=np.array([0, 0, 0, epoch], dtype=np.uint64),
     )
     return np.asarray(generator.random_raw(count), dtype=np.uint64)
+
+
+def random_words_by_name(seed: int, stream: str, names: Sequence[str]) -> Words:
+    """Return a random 64-bit word for each name, which depends on seed, stream and it alone.
+
+    A keyed hash (BLAKE2b) draws it, so that it stays as it is when there are more names.
+    """
+    key = hashlib.blake2b(f"{seed} {stream}".encode(), digest_size=32).digest()
+    words = b"".join(
+        hashlib.blake2b(name.encode(errors="surrogateescape"), key=key, digest_size=8).digest()
+        for name in names
+    )
+    return np.frombuffer(words, dtype="<u8").astype(np.uint64)
 
 
 def random_integers(words: Words, bound: int) -> NDArray[np.int32]:

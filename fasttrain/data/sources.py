@@ -20,7 +20,7 @@ from typing import Protocol
 from filelock import FileLock
 
 from fasttrain.config import Data
-from fasttrain.data import cifar, folders
+from fasttrain.data import cifar, folders, tree
 from fasttrain.data.shapes import ShapesSource
 from fasttrain.data.store import (
     SPLITS,
@@ -93,10 +93,10 @@ def find_here(data: Data) -> Source | None:
         return ShapesSource()
     for setting, value in (("data.path", data.path), ("FASTTRAIN_DATA", _environment())):
         if value is not None:
-            return _find_given(data.dataset, setting, value.expanduser())
+            return _find_given(data, setting, value.expanduser())
     if data.dataset == "folder":
         raise UserError("data.dataset=folder: set data.path=... to your folder or zip of pictures")
-    return _find_in(data.dataset, cache_folder() / "downloads")
+    return _find_in(data, cache_folder() / "downloads")
 
 
 def _environment() -> Path | None:
@@ -104,16 +104,16 @@ def _environment() -> Path | None:
     return Path(value) if value else None
 
 
-def _find_given(dataset: str, setting: str, path: Path) -> Source:
+def _find_given(data: Data, setting: str, path: Path) -> Source:
     try:
-        source = _find_in(dataset, path) if path.exists() else None
+        source = _find_in(data, path) if path.exists() else None
     except PermissionError as error:
         raise UserError(f"{setting}={path}: no right to read {error.filename}") from error
     if source is None:
         there = "holds no such data" if path.exists() else "is not there"
         raise UserError(
-            f"{setting}={path} {there}; for data.dataset={dataset} it must be, or be a folder "
-            f"with, {_forms(dataset)}; correct {setting} or data.dataset"
+            f"{setting}={path} {there}; for data.dataset={data.dataset} it must be, or be a "
+            f"folder with, {_forms(data.dataset)}; correct {setting} or data.dataset"
         )
     return source
 
@@ -121,7 +121,10 @@ def _find_given(dataset: str, setting: str, path: Path) -> Source:
 def _forms(dataset: str) -> str:
     """The forms in which a data set is accepted, for a message."""
     if dataset == "folder":
-        return "the folders train and test (<split>/<class>/<picture>) or zips of them"
+        return (
+            "the folders train and test (<split>/<class>/<picture>), with data.test_share the "
+            "folders of the classes (<class>/<picture>), or zips of them"
+        )
     archive, folder = cifar.NAMES[dataset]
     return (
         f"{archive}, {folder}, the folders train and test (<split>/<class>/<picture>), "
@@ -129,18 +132,19 @@ def _forms(dataset: str) -> str:
     )
 
 
-def _find_in(dataset: str, path: Path) -> Source | None:
+def _find_in(data: Data, path: Path) -> Source | None:
     """The data set that `path` is, or that lies in it or one level down under its own name."""
-    for place in (path, path / dataset):
-        archive = _find_archive(dataset, place)
+    for place in (path, path / data.dataset):
+        archive = _find_archive(data.dataset, place)
         if archive is not None:
-            return cifar.CifarSource(dataset, archive)
-        pictures = _find_pictures(dataset, place)
+            return cifar.CifarSource(data.dataset, archive)
+        pictures = _find_pictures(data.dataset, place)
+        if pictures and data.dataset == "folder":
+            share = data.test_share
+            division = None if share is None else tree.Division(share, data.split_seed)
+            return folders.find(pictures, target=data.size, division=division)
         if pictures:
-            is_cifar = dataset in cifar.CLASSES
-            return folders.find(
-                pictures, cifar.CLASSES.get(dataset), cifar.SIZE if is_cifar else None
-            )
+            return folders.find(pictures, cifar.CLASSES[data.dataset], cifar.SIZE)
     return None
 
 
@@ -163,7 +167,7 @@ def _find_pictures(dataset: str, place: Path) -> list[Path]:
     if any((place / split).is_dir() for split in SPLITS):
         return [place]
     if dataset == "folder":
-        return sorted(place.glob("*.zip"))
+        return [place] if tree.lies_by_class(place) else sorted(place.glob("*.zip"))
     whole = place / f"{dataset}.zip"
     halves = [place / f"{dataset}-{split}.zip" for split in SPLITS]
     return [whole] if whole.exists() else [half for half in halves if half.exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from fasttrain.files import explain_write_errors, write_bytes
 from fasttrain.runtime import Runtime
 from fasttrain.training import parts
 
-_TILE, _GAP, _MARGIN, _LINE = 96, 4, 90, 18  # pixels of the sheet
+_TILE, _GAP, _MARGIN, _LINE = 96, 4, 90, 18  # pixels of the sheet; the first is aimed at
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 
 
@@ -122,16 +123,22 @@ def _shown(batch: Pictures) -> NDArray[np.uint8]:
 
 def _draw(columns: list[NDArray[np.uint8]], rows: list[str], titles: list[str]) -> Image.Image:
     """The sheet: a column for each title, a row for each name."""
-    step = _TILE + _GAP
-    size = (_MARGIN + step * len(titles) + _GAP, _LINE + step * len(rows) + _GAP)
+    _, *stored, _ = columns[0].shape
+    scale = max(1, round(_TILE / max(stored)))  # whole, so that every pixel is a square of one size
+    height, width = (side * scale for side in stored)
+    font = ImageFont.load_default(12)
+    margin = max(_MARGIN, *(2 * _GAP + math.ceil(font.getlength(name)) for name in rows))
+    across = max(width, *(math.ceil(font.getlength(title)) for title in titles))
+    down, right = height + _GAP, across + _GAP
+    size = (margin + right * len(titles) + _GAP, _LINE + down * len(rows) + _GAP)
     sheet = Image.new("RGB", size, _PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    pen = ImageDraw.Draw(sheet)
     for row, name in enumerate(rows):
-        pen.text((_GAP, _LINE + step * row + _TILE // 2), name, _INK, font, anchor="lm")
+        pen.text((_GAP, _LINE + down * row + height // 2), name, _INK, font, anchor="lm")
     for column, (title, images) in enumerate(zip(titles, columns, strict=True)):
-        left = _MARGIN + step * column
-        pen.text((left + _TILE // 2, _LINE // 2 + 1), title, _INK, font, anchor="mm")
+        left = margin + right * column
+        pen.text((left + across // 2, _LINE // 2 + 1), title, _INK, font, anchor="mm")
         for row, image in enumerate(images):
-            tile = Image.fromarray(image).resize((_TILE, _TILE), Image.Resampling.NEAREST)
-            sheet.paste(tile, (left, _LINE + step * row))
+            tile = Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(tile, (left + (across - width) // 2, _LINE + down * row))
     return sheet

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fasttrain.data import folders
+from fasttrain.data.members import Member
 from fasttrain.data.store import silent
 from fasttrain.errors import UserError
 
@@ -114,13 +118,116 @@ def test_what_is_no_picture_is_left_out(form: str, tmp_path: Path) -> None:
     assert len(source.read(silent)[1]["train"].images) == 5
 
 
-def test_grey_and_transparent_pictures_become_rgb(tmp_path: Path) -> None:
-    grey = encode(Image.new("L", (6, 8), 7))
-    clear = encode(Image.new("RGBA", (6, 8), (1, 2, 3, 9)))
-    files = {**GOOD, "train/ant/x.PNG": grey, "test/cat/1.bmp": clear}
-    _, splits = folders.find([write_zip(tmp_path / "a.zip", files)]).read(silent)
-    assert splits["train"].images[0, 0, 0].tolist() == [7, 7, 7]
-    assert splits["test"].images[0, 0, 0].tolist() == [1, 2, 3]
+def kinds() -> dict[str, tuple[bytes, list[int]]]:
+    """Pictures of 6 x 8 pixels in one colour, of many kinds, and the colour that is seen."""
+    deep, turned = Image.new("I;16", (6, 8), 32768), Image.Exif()
+    turned[0x0112] = 6
+    palette = Image.new("P", (6, 8))
+    palette.putpalette([9, 8, 7])
+    paper = io.BytesIO()
+    Image.new("RGB", (8, 6), (1, 2, 3)).save(paper, "PNG", exif=turned)
+    return {
+        "grey.png": (encode(Image.new("L", (6, 8), 7)), [7, 7, 7]),
+        "bits.png": (encode(Image.new("1", (6, 8), 1)), [255, 255, 255]),
+        "palette.png": (encode(palette), [9, 8, 7]),
+        "clear.png": (encode(Image.new("RGBA", (6, 8), (1, 2, 3, 0))), [255, 255, 255]),
+        "half.png": (encode(Image.new("RGBA", (6, 8), (0, 0, 0, 51))), [204, 204, 204]),
+        "deep.png": (encode(deep), [128, 128, 128]),
+        "cmyk.tiff": (encode(Image.new("CMYK", (6, 8), (255, 255, 0, 0)), ".tiff"), [0, 0, 255]),
+        "turned.png": (paper.getvalue(), [1, 2, 3]),
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pictures_of_every_kind_become_rgb_of_one_size(form: str, tmp_path: Path) -> None:
+    files = {f"train/zoo/{name}": content for name, (content, _) in kinds().items()}
+    places = write(form, tmp_path, {**GOOD, **files, "test/zoo/1.png": picture(7)})
+    train = folders.find(places).read(silent)[1]["train"]
+    seen = [colour for _, (_, colour) in sorted(kinds().items())]
+    assert train.images[5:, 3, 3].tolist() == seen
+    assert train.images[5:].std(axis=(1, 2)).max() == 0
+
+
+def test_pictures_of_any_size_are_brought_to_one(tmp_path: Path) -> None:
+    slope = np.linspace(0, 255, 90, dtype=np.uint8)[:, None, None].repeat(200, 1).repeat(3, 2)
+    files = {**GOOD, "train/cat/large.jpg": encode(Image.fromarray(slope), ".jpg")}
+    files["test/ant/tiny.png"] = picture(11, (2, 1))
+    place = write_zip(tmp_path / "a.zip", files)
+    for target in ((16, 16), (9, 30)):
+        source = folders.find([place], target=target)
+        splits = source.read(silent)[1]
+        assert splits["train"].images.shape == (6, *target, 3)
+        assert splits["test"].images.shape == (3, *target, 3)
+        rows = splits["train"].images[3].mean(axis=(1, 2))  # large.jpg
+        centres = (np.arange(target[0]) + 0.5) * 255 / target[0]
+        assert abs(rows - centres).max() < 6
+    keys = {folders.find([place], target=target).key() for target in (None, (16, 16), (9, 30))}
+    assert len(keys) == 3
+
+
+def test_the_pixels_do_not_depend_on_the_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {f"{split}/{i % 3}/{i}.png": picture(i, (5 + i % 7, 9)) for split in ("train", "test")
+             for i in range(200)}  # fmt: skip
+    places = [write_zip(tmp_path / "a.zip", files)]
+    found = []
+    for threads in (1, 5):
+        pool = functools.partial(ThreadPoolExecutor, threads)
+        monkeypatch.setattr(folders, "ThreadPoolExecutor", pool)
+        found.append(folders.find(places, target=(8, 8)).read(silent)[1]["train"].images)
+    assert np.array_equal(*found)
+
+
+def test_few_files_are_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"{split}/{i % 2}/{i}.png": picture(0) for split in ("train", "test")
+             for i in range(400)}  # fmt: skip
+    read, written = [], []
+    contents = folders.contents
+
+    def counted(members: Sequence[Member]) -> Iterator[tuple[Member, bytes]]:
+        for member, content in contents(members):
+            read.append(member)
+            yield member, content
+            written.append(len(read))
+
+    monkeypatch.setattr(folders, "contents", counted)
+    ahead = []
+    source = folders.find([write_zip(tmp_path / "a.zip", files)])
+    monkeypatch.setattr(folders, "_REPORT_EVERY", 1)
+    source.read(lambda _what, done, _total: ahead.append(len(read) - done))
+    assert len(read) == 800
+    assert 1 < max(ahead) <= 64
+
+
+@pytest.mark.parametrize("threads", [1, 7])
+def test_of_several_bad_pictures_the_first_is_named(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = functools.partial(ThreadPoolExecutor, threads)
+    monkeypatch.setattr(folders, "ThreadPoolExecutor", pool)
+    place = write_folder(tmp_path, {**GOOD, "train/cat/b.png": b"none", "train/dog/10.png": b""})
+    source = folders.find([place])
+    (place / "train/dog/9.png").unlink()
+    for name, complaint in (
+        ("cat/b.png", "not a picture"),
+        ("dog/10.png", "the file is empty"),
+        ("dog/9.png", "cannot be read"),
+    ):
+        with pytest.raises(UserError, match=f"train/{name}: {complaint}"):
+            source.read(silent)
+        write_folder(place, {f"train/{name}": picture(0)})
+    source.read(silent)
+
+
+def test_more_than_fits_into_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = SimpleNamespace(available=1000)
+    monkeypatch.setattr(folders.psutil, "virtual_memory", lambda: free)
+    message = refusal([write_folder(tmp_path, GOOD)])
+    assert message.startswith("7 pictures of 6x8 pixels need 0.0 GiB of memory")
+    assert message.endswith("choose a smaller data.size")
 
 
 def test_progress_is_told_often_and_to_the_end(tmp_path: Path) -> None:
@@ -180,15 +287,23 @@ def _without(start: str) -> dict[str, bytes]:
             {**GOOD, "test/cat/1.bmp": picture(0, (6, 8))},
             "test/cat/1.bmp: 8x6 pixels, but this set's pictures have 6x8",
         ),
-        ({**GOOD, "train/cat/b.png": picture(0)[:-30]}, "train/cat/b.png: not a whole picture"),
-        ({**GOOD, "train/cat/b.png": b""}, "train/cat/b.png: not a whole picture"),
+        ({**GOOD, "train/cat/b.png": picture(0)[:-30]}, "train/cat/b.png: damaged or cut short"),
+        ({**GOOD, "train/cat/b.png": b""}, "train/cat/b.png: the file is empty"),
         (
-            {**GOOD, "train/ant/x.PNG": encode(Image.new("P", (6, 8)), ".gif")},
-            "x.PNG: not a whole picture",
+            {**GOOD, "train/ant/x.PNG": encode(Image.new("P", (6, 8)), ".ico")},
+            "x.PNG: not a picture",
         ),
         (
-            {**GOOD, "train/cat/a.png": encode(Image.new("I;16", (6, 8), 300))},
-            "train/cat/a.png: pixels of the kind 'I;16'",
+            {**GOOD, "train/cat/a.png": encode(Image.new("F", (6, 8), 300), ".tiff")},
+            "train/cat/a.png: pixels of the kind 'F'",
+        ),
+        (
+            {"train/cat/a.png": picture(0), "test/cat/a.png": picture(0)},
+            "'cat' is the only class; two or more are needed",
+        ),
+        (
+            {"cat/a.png": picture(0), "dog/a.png": picture(0)},
+            "neither train nor test at <split>/<class>/<picture>; set data.test_share=0.2",
         ),
     ],
 )
