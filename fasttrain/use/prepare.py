@@ -6,7 +6,7 @@ import io
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from fasttrain.data.tree import UndividedError
 
 _OF_THE_SET = ("dataset", "path", "size", "test_share", "split_seed")
 _STEPS = 10  # an epoch should have at least
-_SHOWN = 8  # of many sizes
+_SHOWN = 8  # sizes; of more only the range
 _KINDS = {
     "1": "black and white",
     "L": "grey",
@@ -105,23 +105,27 @@ def _each_class(store: Store) -> str:
 
 def _looked_at(source: PicturesSource) -> dict[str, str]:
     """The sizes and kinds of the files, from their headers."""
-    sizes: Counter[str] = Counter()
+    sizes: Counter[tuple[int, int]] = Counter()
     kinds: Counter[str] = Counter()
     members = [member for split in SPLITS for member, _ in source.pictures(split)]
     for _, content in contents(members):
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            sizes[f"{picture.height} x {picture.width}"] += 1
+            sizes[picture.height, picture.width] += 1
             kinds[_KINDS.get(picture.mode, picture.mode)] += 1
-    brought = f"; brought to {source.target[0]} x {source.target[1]}" if source.target else ""
+    shown = _counted({f"{height} x {width}": count for (height, width), count in sizes.items()})
+    if len(sizes) > _SHOWN:
+        sides = [f"{min(found)} to {max(found)}" for found in zip(*sizes, strict=True)]
+        shown = f"{len(sizes):,} different ones, {sides[0]} x {sides[1]}"
+    if source.target:
+        shown += f"; brought to {source.target[0]} x {source.target[1]}"
     converted = "; brought to colour of 8 bits" if set(kinds) != {"colour"} else ""
-    return {"sizes": _counted(sizes) + brought, "kinds": _counted(kinds) + converted}
+    return {"sizes": shown, "kinds": _counted(kinds) + converted}
 
 
-def _counted(found: Counter[str]) -> str:
-    common = found.most_common(_SHOWN)
-    others = len(found) - len(common)
-    shown = ", ".join(f"{name} ({count:,})" for name, count in common)
-    return f"{shown}, {others:,} more" if others else shown
+def _counted(found: Mapping[str, int]) -> str:
+    """Names with their numbers, the most frequent first."""
+    ordered = sorted(found.items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{name} ({count:,})" for name, count in ordered)
 
 
 def _settings(config: Config, store: Store) -> dict[str, Any]:

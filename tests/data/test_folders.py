@@ -182,14 +182,13 @@ def test_the_pixels_do_not_depend_on_the_number_of_threads(
 def test_few_files_are_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {f"{split}/{i % 2}/{i}.png": picture(0) for split in ("train", "test")
              for i in range(400)}  # fmt: skip
-    read, written = [], []
+    read = []
     contents = folders.contents
 
     def counted(members: Sequence[Member]) -> Iterator[tuple[Member, bytes]]:
         for member, content in contents(members):
             read.append(member)
             yield member, content
-            written.append(len(read))
 
     monkeypatch.setattr(folders, "contents", counted)
     ahead = []

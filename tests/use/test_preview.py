@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,34 @@ def tile(sheet: np.ndarray, row: int, column: int) -> np.ndarray:
     """A tile of the sheet at its own size, 16 x 16."""
     top, left = TOP + STEP * row, LEFT + STEP * column
     return sheet[top + 3 : top + TILE : 6, left + 3 : left + TILE : 6].astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"), [((28, 28), 3), ((64, 64), 2), ((24, 48), 2), ((64, 16), 2), ((200, 9), 1)]
+)
+def test_tiles_show_whole_pixels_in_their_proportions(
+    size: tuple[int, int], scale: int, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, *size, 3), dtype=np.uint8)
+    split = Split(images, np.arange(6) % 2)
+    other = dataclasses.replace(
+        store, classes=("a class of a very long name", "bee"), train=split, test=split
+    )
+    monkeypatch.setattr(sources, "open_dataset", lambda *_: other)
+    data = {"batch_size": 6, "validation": 0, "augment": ["flip"]}
+    config = Config.model_validate({"data": data, "train": {"device": "cpu"}})
+    preview(config, tmp_path / "sheet.png", pictures=6, epochs=2)
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    height, width = (side * scale for side in size)
+    for row, index in enumerate(parts.training_plan(config, other).epoch(0).indices):
+        top = TOP + row * (height + 4)
+        enlarged = images[index].repeat(scale, 0).repeat(scale, 1)
+        places = [
+            left
+            for left in range(90, sheet.shape[1] - width)
+            if np.array_equal(sheet[top : top + height, left : left + width], enlarged)
+        ]
+        assert places  # as it is stored, and perhaps again where it is not flipped
 
 
 def test_a_sheet_that_cannot_be_written_is_the_users_to_mend(
