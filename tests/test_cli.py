@@ -260,8 +260,8 @@ LARGER = encode(np.zeros((20, 16, 3), np.uint8))
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("train/3/00003.png", GOOD[:-40], "not a whole picture"),
-        ("train/3/00003.png", b"no picture at all", "not a whole picture"),
+        ("train/3/00003.png", GOOD[:-40], "damaged or cut short"),
+        ("train/3/00003.png", b"no picture at all", "not a picture"),
         ("test/4/00004.png", LARGER, "16x20 pixels, but this set's pictures have 16x16"),
         ("test/aardvark/1.png", GOOD, "class 'aardvark' has test pictures but no training"),
         ("train/empty/", None, "no picture in train/empty"),

@@ -62,14 +62,15 @@ def prepare(what: str, overrides: tuple[str, ...], output: Path | None, **option
     """
     from fasttrain.config import override
 
-    if options["seed"] is not None and options["test_share"] is None:
-        options["test_share"] = _SHARE
     given = {name: value for name, value in options.items() if value is not None}
     texts = {name: given.pop(name) for name in ("path", "name") if name in given}
     settings = [*overrides, *(f"{_SETTINGS[name]}={value}" for name, value in given.items())]
     settings += [override(_SETTINGS[name], value) for name, value in texts.items()]
     if _is_dataset(what):
-        _prepare_dataset([f"data.dataset={what}", *settings], output)
+        first = [f"data.dataset={what}"]
+        if "seed" in given:
+            first.append(f"data.test_share={_SHARE}")  # any that is set comes later
+        _prepare_dataset([*first, *settings], output)
     elif output is not None:
         raise UserError(f"{output}: only a DATASET's configuration is written, {what} is one")
     else:

@@ -33,6 +33,8 @@ _KINDS = {
     "PA": "palette with transparency",
     "RGB": "colour",
     "RGBA": "colour with transparency",
+    "I;16": "grey of 16 bits",
+    "I;16B": "grey of 16 bits",
 }
 
 

@@ -130,6 +130,17 @@ def test_the_configuration_that_is_written_trains(letters: Path, here: Path) -> 
     assert (here / "a.yaml").read_bytes() == before
 
 
+def test_a_seed_leaves_the_share_that_was_set(letters: Path, tmp_path: Path) -> None:
+    words = ("--path", letters, "--size", 8, "--seed", 1)
+    assert "494 training, 130 test" in succeed("data", "prepare", "folder", *words)
+    for share in (("--test-share", 0.5), ("data.test_share=0.5",)):
+        told = succeed("data", "prepare", "folder", *words, *share)
+        assert "312 training, 312 test" in told
+    file = tmp_path / "recipe.yaml"
+    file.write_text("data: {dataset: folder, test_share: 0.5}")
+    assert succeed("data", "prepare", file, *words).rstrip() == told.splitlines()[0]
+
+
 def test_a_relative_path_is_written_whole(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(letters.parent)
     told = succeed("data", "prepare", "folder", "--path", letters.name, "--size", 16)
@@ -153,7 +164,7 @@ def test_sizes_and_kinds_of_a_mixed_set_with_splits_are_told(tmp_path: Path) -> 
     for part in (
         "1 (b) to 2 (a) training, 1 test",
         "40 x 30 (2), 9 x 9 (2), 20 x 64 (1); brought to 16 x 16",
-        "colour (2), colour with transparency (1), CMYK (1), I;16 (1); brought to colour",
+        "colour (2), CMYK (1), colour with transparency (1), grey of 16 bits (1); brought to",
         "validation: 0",
         "batch_size: 1",
     ):
