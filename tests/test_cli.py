@@ -411,6 +411,7 @@ def test_a_run_leaves_the_files_that_the_design_lists(trained: Path) -> None:
     assert files == {
         "answers-test.npz",
         "config.yaml",
+        "data.json",
         "environment.json",
         "metrics.jsonl",
         "outcome.json",

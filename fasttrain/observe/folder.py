@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,11 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def data(self) -> Path:
+        """What the run's data set is like: class names, size of the pictures, mean colours."""
+        return self.path / "data.json"
+
+    @property
     def journal(self) -> Path:
         """One line for each log and each evaluation."""
         return self.path / "metrics.jsonl"
@@ -63,14 +68,21 @@ class RunFolder:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
-    def begin(self, config: Config, records: Sequence[Record] = ()) -> None:
-        """Write what runs and on what; let the journal hold `records`.
+    def begin(
+        self,
+        config: Config,
+        records: Sequence[Record] = (),
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write what runs, on which `data` and on what; let the journal hold `records`.
 
         Raises:
             UserError: there is no room, or no right to write there.
         """
         write_text(self.config, redact(config.to_yaml()))
         self.conclude("running", None)
+        if data is not None:
+            _write_json(self.data, data)
         _write_json(self.path / "environment.json", environment.describe())
         rewrite(self.journal, records)
 
@@ -146,7 +158,7 @@ class RunFolder:
         return self.path / f"stacks-rank{rank}.txt"
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, redact(json.dumps(content, indent=2)) + "\n")
 
 

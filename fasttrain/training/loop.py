@@ -12,6 +12,7 @@ from rich.console import Console
 
 from fasttrain import models
 from fasttrain.config import Config
+from fasttrain.data.facts import Facts
 from fasttrain.data.store import Store
 from fasttrain.errors import DivergedError, StoppedError
 from fasttrain.interrupts import StopRequest
@@ -325,7 +326,7 @@ class Training:
 
     def _begin_folder(self, first: int, changed: bool) -> list[Record]:
         kept = opening.keep(self.folder, first, self.state.journal, changed)
-        self.folder.begin(self.config, kept)
+        self.folder.begin(self.config, kept, Facts.of(self.store).write())
         return kept
 
     def _result(self, seconds: float) -> dict[str, Any]:

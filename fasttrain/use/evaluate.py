@@ -14,6 +14,7 @@ from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, parts
 from fasttrain.training.evaluate import Evaluator
 from fasttrain.training.result import score
+from fasttrain.use.model import find_checkpoint
 
 
 def evaluate(
@@ -32,13 +33,7 @@ def evaluate(
         UserError: there is no run, no whole checkpoint in it, or the data set is another one.
     """
     folder, config = open_run(run)
-    newest, passed_over = checkpoint.newest(folder.checkpoints)
-    if best and newest is not None:
-        newest = checkpoint.best(folder.checkpoints)
-        if newest is None:
-            raise UserError(f"{run}: no checkpoint has a validation accuracy; leave out --best")
-    if newest is None:
-        raise UserError("; ".join([f"{run}: there is no whole checkpoint", *passed_over]))
+    newest, passed_over = find_checkpoint(run, folder, best)
     runtime = Runtime(config.train)
     try:
         store = sources.open_dataset(config.data)

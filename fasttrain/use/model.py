@@ -1,0 +1,160 @@
+"""Loading a trained model: from a run, or from a file that was exported from one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from fasttrain import models
+from fasttrain.config import Config, Tta
+from fasttrain.data import sources, store
+from fasttrain.data.facts import Facts
+from fasttrain.errors import UserError
+from fasttrain.observe.folder import RunFolder, open_run
+from fasttrain.training import checkpoint
+from fasttrain.use.classifier import Classifier
+
+SUFFIX = ".safetensors"
+_READ_ERRORS = (OSError, ValueError, KeyError, TypeError)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and where it comes from.
+
+    Attributes:
+        model: On the CPU, in float32 and evaluation mode.
+        config: The run's.
+        source: The checkpoint, or the exported file.
+        passed_over: Newer checkpoints that cannot be used, and why.
+    """
+
+    model: Classifier
+    config: Config
+    source: Path
+    passed_over: tuple[str, ...] = ()
+
+
+def find_checkpoint(run: Path, folder: RunFolder, best: bool) -> tuple[Path, list[str]]:
+    """The newest whole checkpoint of a run, or its best one; also what was passed over, and why.
+
+    Raises:
+        UserError: there is none.
+    """
+    newest, passed_over = checkpoint.newest(folder.checkpoints)
+    if best and newest is not None:
+        newest = checkpoint.best(folder.checkpoints)
+        if newest is None:
+            raise UserError(f"{run}: no checkpoint has a validation accuracy; leave out --best")
+    if newest is None:
+        raise UserError("; ".join([f"{run}: there is no whole checkpoint", *passed_over]))
+    return newest, passed_over
+
+
+def open_model(path: Path, best: bool = False, tta: Tta | None = None) -> Trained:
+    """Load the model of a run, or one that `fasttrain export` wrote as safetensors.
+
+    Args:
+        path: The run folder or the file.
+        best: The checkpoint that validated best, not the newest.
+        tta: How the model looks at a picture; by default as the run itself does.
+
+    Raises:
+        UserError: there is nothing that can be used; the message says what and why.
+    """
+    if path.suffix == SUFFIX:
+        if best:
+            raise UserError(f"{path}: an exported file holds one model; leave out --best")
+        return _open_file(path, tta)
+    folder, config = open_run(path)
+    newest, passed_over = find_checkpoint(path, folder, best)
+    digest = str(checkpoint.load_state(newest, ("data",))["data"])
+    facts = _find_facts(folder, config, digest)
+    network = models.build(config.model, len(facts.classes))
+    checkpoint.load_weights(newest, network, averaged=config.train.ema is not None)
+    model = _classifier(network, facts, tta or config.train.tta, config)
+    return Trained(model, config, newest, tuple(passed_over))
+
+
+def _classifier(network: nn.Module, facts: Facts, tta: Tta, config: Config) -> Classifier:
+    layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+    return Classifier(network.to(memory_format=layout), facts, tta)
+
+
+def _find_facts(folder: RunFolder, config: Config, digest: str) -> Facts:
+    """What the run keeps of its data set; of an old run, what the data set itself says."""
+    if folder.data.exists():
+        try:
+            facts = Facts.read(json.loads(folder.data.read_text()))
+        except _READ_ERRORS as error:
+            raise UserError(
+                f"{folder.data}: cannot be read ({error!r}); restore it, or delete it where the "
+                "data set is at hand"
+            ) from error
+    else:
+        facts = _ask_data(folder, config)
+    if facts.digest != digest:
+        raise UserError(
+            f"{folder.path} was trained on other pictures than its "
+            f"{'data.json says' if folder.data.exists() else 'data set holds now'}; "
+            "set FASTTRAIN_DATA to where they came from"
+        )
+    return facts
+
+
+def _ask_data(folder: RunFolder, config: Config) -> Facts:
+    try:
+        found = open_here(config)
+    except UserError as error:
+        raise UserError(_too_old(folder, str(error))) from error
+    if found is None:
+        raise UserError(_too_old(folder, "set FASTTRAIN_DATA to where it lies"))
+    return Facts.of(found)
+
+
+def _too_old(folder: RunFolder, why: str) -> str:
+    return (
+        f"{folder.path}: this run does not keep its class names (it is older than data.json), and "
+        f"its data set is not at hand: {why}"
+    )
+
+
+def open_here(config: Config) -> store.Store | None:
+    """Open a run's data set where it is on this machine; nothing is downloaded.
+
+    Raises:
+        UserError: it is not where it was said to be, or cannot be used.
+    """
+    source = sources.find_here(config.data)
+    if source is None:
+        return None
+    return store.obtain(config.data.dataset, source.key(), lambda: source.read(store.silent))
+
+
+def _open_file(path: Path, tta: Tta | None) -> Trained:
+    """A model with its own description in the file's metadata."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config = Config.model_validate_json(about["config"])
+        facts = Facts.read(json.loads(about["data"]))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except (*_READ_ERRORS, SafetensorError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: not a model that fasttrain export wrote ({reason}); export it again"
+        ) from error
+    network = models.build(config.model, len(facts.classes))
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights do not fit the model; export it again") from error
+    return Trained(_classifier(network, facts, tta or config.train.tta, config), config, path)
