@@ -101,7 +101,13 @@ def working(console: Console) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar on a terminal for what is being prepared; yields `show(what, done, total)`."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"))
     silent = not console.is_terminal  # elsewhere a bar would leave empty lines
-    with Progress(*columns, console=console, transient=True, disable=silent) as progress:
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        disable=silent,
+        redirect_stdout=False,  # it would end up on the console's stream, not in the user's file
+    ) as progress:
         tasks: dict[str, TaskID] = {}
 
         def show(what: str, done: int, total: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 
 import pytest
 from rich.console import Console
@@ -203,3 +204,12 @@ def test_an_evaluation_line_has_the_means_of_all_steps_since_the_last(log: Scree
     assert "loss 1.250  accuracy 60.00%" in first
     assert "loss 7.000" in second
     progress.close()
+
+
+def test_a_bar_leaves_standard_output_alone() -> None:
+    """What a command prints may go to a file while the bar is on the terminal."""
+    console = Console(file=io.StringIO(), force_terminal=True)
+    before = sys.stdout
+    with working(console) as show:
+        show("predicting", 1, 2)
+        assert sys.stdout is before
