@@ -1,4 +1,4 @@
-"""What one does with a trained model: predict pictures."""
+"""What one does with a trained model: predict pictures, export it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fasttrain.config import Tta
     from fasttrain.errors import UserError
+    from fasttrain.use.formats import Format
     from fasttrain.use.predict import Prediction
 
 _TTA = click.Choice(["none", "flip", "shift"])
@@ -123,3 +124,41 @@ def _shown(text: str) -> str:
     line = "".join(each if each.isprintable() else "\ufffd" for each in text)
     encoding = sys.stdout.encoding or "utf-8"
     return line.encode(encoding, "replace").decode(encoding)
+
+
+@main.command()
+@click.argument("run", type=PATH)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["onnx", "torch", "safetensors"]),
+    required=True,
+    help="ONNX, a torch.export package, or weights with their description.",
+)
+@click.option("-o", "--output", type=PATH, required=True, help="FILE.onnx, .pt2 or .safetensors.")
+@click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
+@click.option("--tta", type=_TTA, help="Test-time views in the file; by default the run's own.")
+@click.option(
+    "--check",
+    type=click.IntRange(1, 1_000_000),
+    default=1000,
+    show_default=True,
+    help="Test pictures on which the file is held to the model before it is written.",
+)
+def export(run: Path, form: Format, output: Path, best: bool, tta: Tta | None, check: int) -> None:
+    """Write RUN's model to one file, and a model card beside it.
+
+    The file takes (B, H, W, 3) uint8 pictures and normalises them itself.
+    """
+    from fasttrain.use.agreement import TOLERANCE
+    from fasttrain.use.export import export as write
+
+    done = write(run, form, output, best, tta, check)
+    _tell_passed_over(done.trained.passed_over)
+    found = done.agreement
+    click.echo(
+        f"checked on {found.pictures:,} {done.pictures}: {found.same:,} get the model's class "
+        f"({found.ties} of the others are ties), logits differ by at most {found.difference:.2g} "
+        f"({found.allowed:.2g} is allowed: {TOLERANCE:g} of the largest)"
+    )
+    click.echo(f"written: {done.file} ({done.size / 1e6:.1f} MB), {done.card}")
