@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
-HEAVY = {"torch", "torchvision", "numpy", "pydantic", "yaml", "accelerate", "wandb", "nvidia"}
+HEAVY = {
+    "torch", "torchvision", "numpy", "pydantic", "yaml", "accelerate", "wandb", "nvidia", "PIL",
+    "onnx", "onnxscript", "onnxruntime",
+}  # fmt: skip
 
 
 def check_contracts(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -58,12 +61,24 @@ def imported_by(script: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["data", "--help"], ["data", "prepare", "--help"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["data", "--help"],
+        ["data", "prepare", "--help"],
+        ["predict", "--help"],
+        ["export", "--help"],
+    ],
     ids=" ".join,
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     script = f"from fasttrain.cli import main\nmain({arguments!r}, standalone_mode=False)"
     assert imported_by(script) == set()
+
+
+def test_importing_fasttrain_loads_nothing_heavy() -> None:
+    assert imported_by("import fasttrain\nassert 'train' in dir(fasttrain)") == set()
+    assert "torch" in imported_by("import fasttrain\nfasttrain.load_model")
 
 
 def test_a_wrong_setting_is_told_before_torch_is_loaded(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,26 @@ from fasttrain.training.resizing import Resizer
 # Large enough to fill a device; small enough that a CPU's caches and memory are spared.
 EVALUATION_BATCH = 1000
 _LOOKED_AT = 5000  # pictures by which a network may set its first layer
+
+
+class Place(Protocol):
+    """Where batches are delivered: a `Runtime` is one."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this rank."""
+
+    @property
+    def rank(self) -> int:
+        """This process among `world` ones."""
+
+    @property
+    def world(self) -> int:
+        """How many processes share every batch."""
+
+    @property
+    def compile(self) -> bool:
+        """Whether a loader's work is compiled."""
 
 
 def check(config: Config) -> None:
@@ -105,7 +127,7 @@ def training_plan(config: Config, store: Store) -> TrainingPlan:
 
 
 def training_loader(
-    config: Config, store: Store, plan: TrainingPlan, runtime: Runtime
+    config: Config, store: Store, plan: TrainingPlan, runtime: Place
 ) -> tuple[Loader, str]:
     """The loader of the training batches, and why it was chosen."""
     name, reason = choose(config.data.loader, runtime.device)
@@ -129,7 +151,7 @@ def validation_split(config: Config, store: Store) -> Split:
     return Split(store.train.images[held_out], store.train.labels[held_out])
 
 
-def evaluation_pass(config: Config, store: Store, split: Split, runtime: Runtime) -> Evaluation:
+def evaluation_pass(config: Config, store: Store, split: Split, runtime: Place) -> Evaluation:
     """One pass over the whole of a split, unchanged and in order."""
     name, _ = choose(config.data.loader, runtime.device)
     plan = EvaluationPlan(np.arange(len(split.labels)), EVALUATION_BATCH, runtime.world)
