@@ -29,7 +29,9 @@ from fasttrain.data.store import (
     Store,
     cache_folder,
     obtain,
+    open_store,
     silent,
+    store_folder,
     sweep,
 )
 from fasttrain.errors import UserError
@@ -68,6 +70,19 @@ def open_dataset(data: Data, progress: Progress = silent) -> Store:
     """
     source = find_source(data)
     return obtain(data.dataset, source.key(), lambda: source.read(progress))
+
+
+def open_prepared(data: Data) -> Store | None:
+    """Open the store of a data set that was prepared before; nothing is read anew or downloaded.
+
+    `None` where there is none, or where its source is not at hand any more.
+    """
+    try:
+        source = find_here(data)
+        folder = store_folder(data.dataset, source.key()) if source else None
+        return open_store(folder) if folder and folder.exists() else None
+    except UserError:
+        return None
 
 
 def find_source(data: Data) -> Source:

@@ -99,6 +99,11 @@ def cache_folder() -> Path:
     return Path(explicit) if explicit else user_cache_path("fasttrain")
 
 
+def store_folder(name: str, key: str, root: Path | None = None) -> Path:
+    """Where the store of this name and content key lies; arguments as `obtain`."""
+    return (root or cache_folder()) / "stores" / f"{name}-{key}"
+
+
 def obtain(
     name: str,
     key: str,
@@ -119,7 +124,7 @@ def obtain(
     Raises:
         UserError: the source is unusable, or the cache cannot be written.
     """
-    folder = (root or cache_folder()) / "stores" / f"{name}-{key}"
+    folder = store_folder(name, key, root)
     with explain_write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     if (folder / "store.json").exists():

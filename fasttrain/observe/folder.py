@@ -140,6 +140,11 @@ class RunFolder:
         _write_json(self.path / "divergence.json", about)
 
     @property
+    def samples(self) -> Path:
+        """A picture of what the model sees of its training pictures."""
+        return self.path / "samples.png"
+
+    @property
     def report(self) -> Path:
         """The page that shows all of it."""
         return self.path / "report.html"

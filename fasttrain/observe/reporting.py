@@ -18,7 +18,9 @@ class ReportSink(Follower):
     """The process that draws `report.html` in a run folder."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__("fasttrain.report.follow", [str(folder)], _PATIENCE)
+        # It is no rank, and leaves the GPUs alone.
+        apart = {"WORLD_SIZE": "1", "RANK": "0", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        super().__init__("fasttrain.report.follow", [str(folder)], _PATIENCE, apart)
 
 
 def is_wanted(track: Track) -> bool:

@@ -23,5 +23,8 @@ def write(runs: Sequence[Path], file: Path, live: bool = False) -> None:
     check_installed()
     from fasttrain.report.page import draw
     from fasttrain.report.reading import read
+    from fasttrain.report.samples import samples
 
-    write_text(file, draw([read(run) for run in runs], live=live))
+    found = [read(run) for run in runs]
+    pictures = samples(found[0]) if len(found) == 1 else None
+    write_text(file, draw(found, pictures, live))

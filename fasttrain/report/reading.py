@@ -14,7 +14,6 @@ from fasttrain.config import Config
 from fasttrain.data import sources
 from fasttrain.data.plan import holdout
 from fasttrain.data.store import Split, Store
-from fasttrain.errors import UserError
 from fasttrain.observe import journal
 from fasttrain.observe.folder import RunFolder, open_run
 from fasttrain.observe.journal import Record
@@ -32,6 +31,7 @@ class Run:
         outcome: How it stands.
         environment: What it runs on.
         store: Its data set; `None` where that is not at hand.
+        facts: What the run keeps of it (`data.json`).
     """
 
     folder: RunFolder
@@ -41,6 +41,7 @@ class Run:
     outcome: dict[str, Any]
     environment: dict[str, Any]
     store: Store | None
+    facts: dict[str, Any] | None
 
     @property
     def training(self) -> list[Record]:
@@ -79,6 +80,8 @@ class Run:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; numbers where the data set is not at hand."""
+        if self.facts:
+            return tuple(self.facts["classes"])
         if self.store:
             return self.store.classes
         scored = [record["per_class"] for record in self.records if "per_class" in record]
@@ -112,7 +115,8 @@ def read(path: Path, data: bool = True) -> Run:
         _load(folder.result),
         _load(folder.outcome) or {},
         _load(folder.path / "environment.json") or {},
-        _store(config) if data else None,
+        sources.open_prepared(config.data) if data else None,
+        _load(folder.data),
     )
 
 
@@ -120,12 +124,4 @@ def _load(path: Path) -> dict[str, Any] | None:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
-        return None
-
-
-def _store(config: Config) -> Store | None:
-    """A report is drawn without the pictures where they are not at hand."""
-    try:
-        return sources.open_dataset(config.data)
-    except UserError:
         return None

@@ -74,20 +74,26 @@ def preview(config: Config, path: Path, pictures: int, epochs: int) -> None:
     runtime = Runtime(config.train)
     try:
         store = sources.open_dataset(config.data)
-        plan = parts.training_plan(config, store)
-        chosen = _shown_by_all(plan, epochs)[:pictures]
-        if not len(chosen):
-            raise UserError(f"no picture is shown in each of {epochs} epochs; choose fewer")
-        columns = _deliver(config, store, Excerpt(plan, chosen), epochs, runtime.device)
+        content = sheet(config, store, runtime.device, pictures, epochs)
     finally:
         runtime.close()
+    with explain_write_errors(path):
+        write_bytes(path, content)
+
+
+def sheet(config: Config, store: Store, device: torch.device, pictures: int, epochs: int) -> bytes:
+    """The PNG that `preview` writes; arguments and errors likewise."""
+    plan = parts.training_plan(config, store)
+    chosen = _shown_by_all(plan, epochs)[:pictures]
+    if not len(chosen):
+        raise UserError(f"no picture is shown in each of {epochs} epochs; choose fewer")
+    columns = _deliver(config, store, Excerpt(plan, chosen), epochs, device)
     stored = store.train.images[chosen]
     names = [store.classes[label] for label in store.train.labels[chosen]]
     titles = ["stored", *[f"epoch {epoch + 1}" for epoch in range(epochs)]]
     content = BytesIO()
     _draw([stored, *columns], names, titles).save(content, "PNG")
-    with explain_write_errors(path):
-        write_bytes(path, content.getvalue())
+    return content.getvalue()
 
 
 def _shown_by_all(plan: Plan, epochs: int) -> Ints:

@@ -1,0 +1,34 @@
+"""What a run's model sees of its training pictures."""
+
+from __future__ import annotations
+
+from fasttrain.errors import UserError
+from fasttrain.files import write_bytes
+from fasttrain.report.reading import Run
+
+_PICTURES, _EPOCHS = 6, 8
+
+
+def samples(run: Run) -> bytes | None:
+    """A PNG of training pictures as the first epochs show them; drawn once, kept in the run.
+
+    `None` where there is none yet and the data set is not at hand.
+    """
+    kept = run.folder.samples
+    if kept.exists():
+        return kept.read_bytes()
+    if run.store is None:
+        return None
+    import torch
+
+    from fasttrain.use.preview import sheet
+
+    # On the CPU and by the plainest loader: all of them deliver the same.
+    data = run.config.data.model_copy(update={"loader": "resident"})
+    config = run.config.model_copy(update={"data": data})
+    try:
+        drawn = sheet(config, run.store, torch.device("cpu"), _PICTURES, _EPOCHS)
+        write_bytes(kept, drawn)
+    except UserError:  # too few pictures, or no right to write there
+        return None
+    return drawn
