@@ -27,6 +27,10 @@ class StoppedError(FasttrainError):
     exit_code = 75
 
 
+class LostPeerError(FasttrainError):
+    """Another process, its machine or the network failed; what is on disk is whole."""
+
+
 def nearest(name: str, valid: list[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest valid name, or an empty string."""
     from difflib import get_close_matches

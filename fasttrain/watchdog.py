@@ -3,47 +3,96 @@
 from __future__ import annotations
 
 import faulthandler
+import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _BETWEEN_CALLS = 1.0  # seconds: setting the alarm starts a thread
+_GRACE = 5.0  # seconds in which a process that hangs may still say so
 
 
 class Watchdog:
     """Ends a process that hangs, so that its launcher can start it again.
 
-    When `alive` has not been called for `seconds`, the stack of every thread is written to `file`
-    and the process ends with exit code 1. That is done by a thread of the interpreter's own
-    (`faulthandler`), which needs neither Python code nor its lock to be free.
+    When `alive` has not been called for `seconds`, the stack of every thread is written to `file`,
+    the end is told, and the process ends with exit code 1. Where even that cannot be done, because
+    the interpreter's lock is held or the disk hangs, a thread of the interpreter's own
+    (`faulthandler`) does it a moment later, without a word.
 
     Args:
         seconds: How long nothing may happen; `None` for ever.
         file: Where the stacks go; it is taken away again when nothing was written.
+        ends: Is told, in one line, that the process is about to end.
+
+    Attributes:
+        seconds: As given.
+        step: The last step that was reported.
+        alive_at: When that was, or what else showed a sign of life, in `time.monotonic` seconds.
     """
 
-    def __init__(self, seconds: float | None, file: Path) -> None:
-        self._seconds, self._path = seconds, file
-        self._set = 0.0
+    def __init__(
+        self,
+        seconds: float | None,
+        file: Path,
+        ends: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - silent
+    ) -> None:
+        self.seconds, self.step = seconds, 0
+        self._path, self._ends = file, ends
+        self.alive_at, self._set = time.monotonic(), 0.0
+        self._over = threading.Event()
 
     def __enter__(self) -> Watchdog:
-        if self._seconds is not None:
+        if self.seconds is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.exists() and self._path.stat().st_size:  # of a process before this one
                 self._path.rename(self._path.with_suffix(f".{time.time_ns()}.txt"))
             self._file = self._path.open("w")
             self.alive()
+            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self._seconds is not None:
+        if self.seconds is not None:
+            self._over.set()
             faulthandler.cancel_dump_traceback_later()
             self._file.close()
             self._path.unlink(missing_ok=True)
 
-    def alive(self) -> None:
-        """Start to wait anew; cheap enough for every step."""
-        now = time.monotonic()
-        if self._seconds is None or now - self._set < min(_BETWEEN_CALLS, self._seconds / 4):
+    @property
+    def idle(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.monotonic() - self.alive_at
+
+    def alive(self, step: int | None = None) -> None:
+        """Start to wait anew; cheap enough for every step.
+
+        Args:
+            step: How many are done, where that has changed.
+        """
+        now = self.alive_at = time.monotonic()
+        if step is not None:
+            self.step = step
+        if self.seconds is None or now - self._set < min(_BETWEEN_CALLS, self.seconds / 4):
             return
         self._set = now
-        faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._file)
+        patience = self.seconds + min(_GRACE, self.seconds)
+        faulthandler.dump_traceback_later(patience, exit=True, file=self._file)
+
+    def _watch(self) -> None:
+        seconds = self.seconds or 0.0
+        while not self._over.wait(min(_BETWEEN_CALLS, seconds / 8)):
+            if self.idle > seconds:
+                self._end(seconds)
+
+    def _end(self, seconds: float) -> None:
+        line = f"Timeout: nothing has happened for {seconds:.0f} s after step {self.step}"
+        print(f"{line}!", file=self._file, flush=True)
+        faulthandler.dump_traceback(self._file)
+        self._ends(
+            f"nothing has happened for {seconds:.0f} s after step {self.step} (train.watchdog): "
+            "another process or the network does not answer, or this machine hangs; the stacks "
+            f"stand in {self._path}; go on with --resume"
+        )
+        os._exit(1)

@@ -413,6 +413,7 @@ def test_a_run_leaves_the_files_that_the_design_lists(trained: Path) -> None:
         "config.yaml",
         "data.json",
         "environment.json",
+        "heartbeat.json",
         "metrics.jsonl",
         "outcome.json",
         "result.json",

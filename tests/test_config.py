@@ -84,7 +84,7 @@ train:
   rollbacks: 5
   watchdog: 1.5min
 checkpoint: {every: 0.5min, keep: 4, best: false}
-track: {wandb: offline, project: mine, report: false}
+track: {wandb: offline, project: mine, report: false, metrics_port: 9400}
 """
     config = read(file, text)
     defaults = Config().model_dump()
@@ -343,6 +343,7 @@ def test_a_key_that_is_no_word_is_refused(file: Path) -> None:
         ("checkpoint: {keep: 0}", "checkpoint.keep"),
         ("track: {wandb: sometimes}", "track.wandb"),
         ("track: {project: ''}", "track.project"),
+        ("track: {metrics_port: 65536}", "track.metrics_port"),
         ("data: 5", "data"),
         ("data: []", "data"),
         ("optim:", "optim"),

@@ -80,7 +80,12 @@ def _note(code: int) -> None:
 
 
 def _tell(message: str, code: int) -> int:
-    """Write one line, with the rank that it comes from where there are several."""
+    """Write one line, with the rank that it comes from where there are several.
+
+    A rank whose message is empty leaves it to another one to speak.
+    """
+    if not message:
+        return code
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     place = f" (rank {os.environ.get('RANK', '0')})" if several else ""
     click.echo(redact(f"fasttrain{place}: {message}"), err=True)

@@ -154,11 +154,13 @@ class Track(Section):
 
     `report` draws `report.html` while the run goes; `auto` does where the packages for it are
     installed and the environment does not say `FASTTRAIN_REPORT=0`.
+    `metrics_port` is where the main rank serves `/metrics` and `/healthz`; 0 takes any free port.
     """
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "disabled"
     project: str = Field("fasttrain", min_length=1)
     report: Literal["auto"] | bool = "auto"
+    metrics_port: Whole | None = Field(None, ge=0, le=65535)
 
 
 class Config(Section):

@@ -11,8 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = ("fasttrain", "torch", "torchvision", "nvidia-dali-cuda130", "accelerate", "wandb")
 _LAUNCH = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
@@ -57,6 +55,8 @@ def processor() -> str:
 
 def gpus() -> list[str]:
     """Return the names of the NVIDIA GPUs that torch sees."""
+    import torch  # here: who only looks at a run need not wait for it
+
     if not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]

@@ -68,6 +68,32 @@ class RunFolder:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
 
+    @property
+    def heartbeat(self) -> Path:
+        """How far the run is, and when it last showed a sign of life (`observe.heartbeat`)."""
+        return self.path / "heartbeat.json"
+
+    def write_heartbeat(self, figures: dict[str, Any]) -> None:
+        """Replace the heartbeat; errors as `files.write_text`."""
+        _write_json(self.heartbeat, figures)
+
+    def read_heartbeat(self) -> dict[str, Any] | None:
+        """The last heartbeat; `None` where none was written, or it cannot be read."""
+        return _read_json(self.heartbeat)
+
+    def sweep_heartbeat(self) -> None:
+        """Remove what killed processes left aside of it."""
+        with suppress(OSError):
+            for part in self.path.glob(f".{self.heartbeat.name}.*.part"):
+                part.unlink()
+
+    def newest_checkpoint(self) -> tuple[int, float] | None:
+        """The step of the newest checkpoint, and the Unix time at which it was written."""
+        newest = max(self.checkpoints.glob("step-*"), default=None)
+        if newest is None:
+            return None
+        return int(newest.name.removeprefix("step-")), (newest / "state.pt").stat().st_mtime
+
     def begin(
         self,
         config: Config,
@@ -167,6 +193,14 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, redact(json.dumps(content, indent=2)) + "\n")
 
 
+def _read_json(path: Path) -> dict[str, Any] | None:
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            return content
+    return None
+
+
 def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = False) -> RunFolder:
     """Settle which folder a run writes to, before anything is computed.
 
@@ -200,13 +234,13 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
 _FREE = {
     "name", "data.path", "data.loader", "data.workers", "train.device", "train.compile",
     "train.processes", "train.watchdog", "checkpoint.every", "checkpoint.keep",
-    "checkpoint.best", "track.wandb", "track.project", "track.report",
+    "checkpoint.best", "track.wandb", "track.project", "track.report", "track.metrics_port",
 }  # fmt: skip
 
 
 def _check_same(config: Config, begun: Config, path: Path) -> None:
     """Refuse to go on with a run under settings that would make it another one."""
-    new, old = _flat(config.model_dump(mode="json")), _flat(begun.model_dump(mode="json"))
+    new, old = flat(config.model_dump(mode="json")), flat(begun.model_dump(mode="json"))
     changed = [
         f"{key}={new.get(key)} (it was {old.get(key)})"
         for key in sorted(new.keys() | old.keys())
@@ -219,13 +253,13 @@ def _check_same(config: Config, begun: Config, path: Path) -> None:
         )
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         branch = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if branch else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if branch else {f"{prefix}{key}": value}
+    return found
 
 
 def _unused(name: str) -> Path:

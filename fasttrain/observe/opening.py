@@ -10,6 +10,7 @@ from fasttrain.config import Config
 from fasttrain.errors import UserError
 from fasttrain.observe import journal, reporting
 from fasttrain.observe.folder import RunFolder
+from fasttrain.observe.heartbeat import Heartbeat
 from fasttrain.observe.journal import Journal, Record, Sink
 from fasttrain.observe.progress import ProgressLine
 from fasttrain.observe.reporting import ReportSink
@@ -48,6 +49,7 @@ def open_journal(
     steps: tuple[int, int],
     console: Console,
     tell: Callable[[str], None],
+    heartbeat: Heartbeat,
 ) -> Journal:
     """Open the journal for writing, with all that is shown of it; the main rank's part.
 
@@ -58,8 +60,10 @@ def open_journal(
         steps: Those that are done, and all of them.
         console: Where progress is shown.
         tell: Shows the user a line.
+        heartbeat: Begins with the journal.
     """
-    sinks: list[Sink] = [ProgressLine(config, *steps, console)]
+    heartbeat.begin(*steps, kept)
+    sinks: list[Sink] = [ProgressLine(config, *steps, console), heartbeat]
     if reporting.is_wanted(config.track):
         sinks.append(ReportSink(folder.path))
     if config.track.wandb != "disabled":

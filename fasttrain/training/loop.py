@@ -18,6 +18,7 @@ from fasttrain.errors import DivergedError, StoppedError
 from fasttrain.interrupts import StopRequest
 from fasttrain.observe import opening
 from fasttrain.observe.folder import RunFolder
+from fasttrain.observe.heartbeat import Heartbeat
 from fasttrain.observe.journal import Journal, Record
 from fasttrain.redact import redact
 from fasttrain.runtime import Runtime
@@ -47,6 +48,7 @@ class Training:
         console: Where the main rank shows progress.
         stop: Whether this process was asked to stop.
         watchdog: Is told that the run is alive.
+        heartbeat: Tells others.
         compiled: Is told when code was generated.
     """
 
@@ -59,11 +61,12 @@ class Training:
         console: Console,
         stop: StopRequest,
         watchdog: Watchdog,
+        heartbeat: Heartbeat,
         compiled: Callable[[], None],
     ) -> None:
         self.config, self.runtime, self.store = config, runtime, store
         self.folder, self.console, self.stop, self.watchdog = folder, console, stop, watchdog
-        self._compiled = compiled
+        self._heartbeat, self._compiled = heartbeat, compiled
         self.plan = parts.training_plan(config, store)
         self.timetable = Timetable(config, self.plan.steps_per_epoch)
         self.total = self.timetable.total
@@ -164,7 +167,7 @@ class Training:
             clock.images += config.data.batch_size if compiled else 0
             if not compiled:
                 self._compiled()
-            self.watchdog.alive()
+            self.watchdog.alive(done)
 
             if table.log_is_due(done):
                 self.figures.take(done, table.epoch(done), config.optim.lr * factor)
@@ -322,7 +325,9 @@ class Training:
         start = f"goes on at step {first}" if first else f"{self.total} steps"
         self._tell(f"{self.folder.path}: {start}; {self._where}")
         steps = (first, self.total)
-        return opening.open_journal(self.config, self.folder, kept, steps, self.console, self._tell)
+        return opening.open_journal(
+            self.config, self.folder, kept, steps, self.console, self._tell, self._heartbeat
+        )
 
     def _begin_folder(self, first: int, changed: bool) -> list[Record]:
         kept = opening.keep(self.folder, first, self.state.journal, changed)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
@@ -13,16 +14,18 @@ from fasttrain import models
 from fasttrain.compiled import CompiledCode, key
 from fasttrain.config import Config
 from fasttrain.data import sources
-from fasttrain.data.store import cache_folder
-from fasttrain.errors import DivergedError, FasttrainError, StoppedError, UserError
+from fasttrain.data.store import Store, cache_folder
+from fasttrain.errors import DivergedError, FasttrainError, LostPeerError, StoppedError, UserError
 from fasttrain.interrupts import StopRequest
 from fasttrain.observe import folder as folders
 from fasttrain.observe import reporting
 from fasttrain.observe.folder import Outcome, RunFolder
+from fasttrain.observe.heartbeat import Heartbeat
+from fasttrain.observe.metrics import serving
 from fasttrain.observe.progress import working
 from fasttrain.redact import redact
 from fasttrain.runtime import Runtime
-from fasttrain.training import parts
+from fasttrain.training import agreement, parts
 from fasttrain.training.loop import Training
 from fasttrain.watchdog import Watchdog
 
@@ -32,6 +35,7 @@ _OUTCOMES: dict[type[FasttrainError], Outcome] = {
     StoppedError: "stopped",
     DivergedError: "diverged",
     UserError: "refused",
+    LostPeerError: "failed",
 }
 
 
@@ -58,6 +62,7 @@ def run(
         UserError: the configuration cannot be run here.
         DivergedError: the loss or a gradient is not a finite number any more.
         StoppedError: a signal asked for it; a checkpoint was written.
+        LostPeerError: another rank, its machine or the network failed.
     """
     # Heard from the start: when one rank refuses, its launcher ends the others, and each of them
     # still says why, or leaves in order.
@@ -107,30 +112,66 @@ def _train(
     changed: bool,
     stop: StopRequest,
 ) -> Result:
-    with working(console) as progress:
-        store = sources.open_dataset(config.data, progress)
-    models.check(config.model, store.size)
     seconds = 60 * config.train.watchdog.value if config.train.watchdog else None
-    with (
-        Watchdog(seconds, folder.stacks(runtime.rank)) as watchdog,
-        _compiled_code(config, runtime, folder, console) as compiled,
-    ):
-        training = Training(config, runtime, store, folder, console, stop, watchdog, compiled.seal)
+    watchdog = Watchdog(
+        seconds, folder.stacks(runtime.rank), lambda line: _tell_hang(runtime, folder, line)
+    )
+    heartbeat = Heartbeat(folder, config, watchdog)
+    tell = _teller(console)
+    with ExitStack() as held, runtime.explain_losses():
+        metrics = serving(config.track.metrics_port, heartbeat, tell)
+        runtime.on_main(lambda: held.enter_context(metrics))
+        store = _open_data(config, runtime, folder, console, resume)
+        models.check(config.model, store.size)
+        held.enter_context(watchdog)
+        compiled = held.enter_context(_compiled_code(config, runtime, folder, tell))
+        training = Training(
+            config, runtime, store, folder, console, stop, watchdog, heartbeat, compiled.seal
+        )
         return training.run(resume, changed)
+
+
+def _open_data(
+    config: Config, runtime: Runtime, folder: RunFolder, console: Console, resume: bool
+) -> Store:
+    """Open the data on every rank, and compare what they have before they go on."""
+    store, problem = None, None
+    try:
+        with working(console) as progress:
+            store = sources.open_dataset(config.data, progress)
+    except UserError as error:
+        if runtime.world == 1:
+            raise
+        problem = str(error)
+    if runtime.world > 1:
+        data = store.digest if store else None
+        agreement.check(runtime, config, folder, data, problem, resume, _teller(console))
+    return cast(Store, store)
+
+
+def _tell_hang(runtime: Runtime, folder: RunFolder, line: str) -> None:
+    """Say that this process is about to end; the disk, which may hang too, comes last."""
+    place = f" (rank {runtime.rank})" if runtime.world > 1 else ""
+    print(f"fasttrain{place}: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    if runtime.is_main:
+        with suppress(UserError):
+            folder.conclude("failed", 1, line)
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    return lambda line: console.print(redact(line), highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def _compiled_code(
-    config: Config, runtime: Runtime, folder: RunFolder, console: Console
+    config: Config, runtime: Runtime, folder: RunFolder, tell: Callable[[str], None]
 ) -> Iterator[CompiledCode]:
     """The compiler's folder; all ranks use the one that the main rank has prepared."""
     shapes = [config.model.model_dump_json(), config.train.precision, str(config.data.batch_size)]
     name = key(runtime.device, " ".join(shapes))
     code = CompiledCode(
-        name, folder.path, cache_folder(),
-        lambda line: console.print(redact(line), highlight=False, soft_wrap=True),
-        active=runtime.compile, main=runtime.is_main,
-    )  # fmt: skip
+        name, folder.path, cache_folder(), tell, active=runtime.compile, main=runtime.is_main
+    )
     with code:
         code.use(runtime.on_main(code.prepare))
         yield code
