@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -26,10 +27,42 @@ def model(config: Path, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
-def doctor() -> None:
+@click.option("--distributed", is_flag=True, help="... by every process of a launch, together.")
+@click.option("--config", type=PATH, help="Compare this file's settings and data on all ranks.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 3600),
+    default=60,
+    show_default=True,
+    help="Seconds that one process waits for the others.",
+)
+def doctor(distributed: bool, config: Path | None, timeout: float) -> None:
     """Show what will be used on this machine, and what is missing."""
     from rich.console import Console
 
+    if distributed:
+        _examine_together(config, timeout)
+        return
+    if config is not None:
+        raise click.UsageError("--config needs --distributed")
     from fasttrain.doctor import examine
 
     Console().print(examine(), highlight=False)
+
+
+def _examine_together(config: Path | None, timeout: float) -> None:
+    from rich.console import Console
+
+    from fasttrain.config import load
+
+    settings = load(config) if config is not None else None
+    # Read when torch is loaded: its stacks would bury the line that says what is wrong.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+    from fasttrain.cluster import examine
+
+    report = examine(settings, timeout)
+    if report.table is not None:
+        # A launcher's output is no terminal: the table is as wide as it is, not cut to 80 columns.
+        width = None if Console().is_terminal else 200
+        Console(markup=False, width=width).print(report.table, highlight=False)
+    report.refuse()

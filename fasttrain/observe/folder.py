@@ -64,6 +64,11 @@ class RunFolder:
         return self.path / "outcome.json"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that works in the folder."""
+        return self.path / ".lock"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
@@ -87,12 +92,21 @@ class RunFolder:
             for part in self.path.glob(f".{self.heartbeat.name}.*.part"):
                 part.unlink()
 
+    def read_outcome(self) -> dict[str, Any] | None:
+        """How the run says that it stands; `None` where it says nothing."""
+        return _read_json(self.outcome)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The final figures of a run that is complete; nothing is written."""
+        return _read_json(self.result)
+
     def newest_checkpoint(self) -> tuple[int, float] | None:
         """The step of the newest checkpoint, and the Unix time at which it was written."""
-        newest = max(self.checkpoints.glob("step-*"), default=None)
-        if newest is None:
-            return None
-        return int(newest.name.removeprefix("step-")), (newest / "state.pt").stat().st_mtime
+        with suppress(OSError):  # it was deleted meanwhile, or the file system is in trouble
+            newest = max(self.checkpoints.glob("step-*"), default=None)
+            if newest is not None:
+                return int(newest.name[len("step-") :]), (newest / "state.pt").stat().st_mtime
+        return None
 
     def begin(
         self,
@@ -131,7 +145,7 @@ class RunFolder:
         made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock", timeout=_PATIENCE)
+            lock = FileLock(self.lock, timeout=_PATIENCE)
             try:
                 lock.acquire()
             except Timeout:

@@ -7,7 +7,7 @@ import json
 import platform
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,18 +78,20 @@ def differing(runtime: Runtime, members: list[Member], config: Config | None) ->
         ("data", [one.data for one in members]),
     ):
         if len(set(values)) > 1:
-            return f"the ranks have different {what}: {_list(members, values)}"
+            return f"the ranks have different {what}: {name_each(members, values)}"
     if len({one.config for one in members}) > 1:
         everywhere = runtime.collect(_shared(config) if config else {})
         keys = sorted({key for each in everywhere for key in each})
         odd = [key for key in keys if len({each.get(key) for each in everywhere}) > 1]
-        told = [f"{key} is {_list(members, [one.get(key) for one in everywhere])}" for key in odd]
+        told = [
+            f"{key} is {name_each(members, [one.get(key) for one in everywhere])}" for key in odd
+        ]
         return f"the ranks have different settings: {'; '.join(told)}"
     return None
 
 
-def _list(members: list[Member], values: list[Any]) -> str:
-    """`0 on rank 0 (host), 1 on rank 1 (host)`: the first rank of each value."""
+def name_each(members: list[Member], values: Sequence[Any]) -> str:
+    """`0 on rank 0 (host), 1 on rank 1 (host)`: each value with the first rank that has it."""
     first: dict[Any, Member] = {}
     for one, value in zip(members, values, strict=True):
         first.setdefault(value, one)

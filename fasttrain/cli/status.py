@@ -1,0 +1,113 @@
+"""How runs stand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fasttrain.cli.group import PATH, main
+from fasttrain.errors import UserError
+
+if TYPE_CHECKING:
+    from fasttrain.use.status import Status
+
+
+@main.command()
+@click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run, a line each.")
+def status(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Show how each RUN stands, and what to type next; several get a line each."""
+    from fasttrain.use.status import status as look
+
+    amiss = []
+    for run in runs:
+        try:
+            found = look(run)
+        except UserError as error:
+            amiss.append(str(error))
+            continue
+        if as_json:
+            click.echo(json.dumps(found.as_dict()))
+        elif len(runs) > 1:
+            click.echo(_line(found))
+        else:
+            _show(found)
+    if amiss:
+        raise UserError("; ".join(amiss))
+
+
+def _show(found: Status) -> None:
+    from rich.console import Console
+
+    from fasttrain.observe.progress import summary
+
+    rows = {
+        "state": _state(found),
+        "done": _done(found),
+        "time left": _time(found.seconds_left) if found.seconds_left else "",
+        "speed": _speed(found),
+        "validation accuracy": _percent(found.validation_accuracy),
+        "test accuracy": _percent(found.test_accuracy),
+        "checkpoint": _checkpoint(found),
+        "restarts": "" if found.restarts is None else str(found.restarts),
+        "outcome": ": ".join(filter(None, (found.outcome, found.message))),
+    }
+    shown = {name: value for name, value in rows.items() if value}
+    Console(markup=False).print(summary(shown, title=found.run), highlight=False)
+    click.echo(f"next: {found.next}")
+
+
+def _line(found: Status) -> str:
+    parts = (
+        f"{found.run}: {_state(found)}",
+        _done(found),
+        f"{_time(found.seconds_left)} left" if found.seconds_left else "",
+        _speed(found),
+        f"validation {_percent(found.validation_accuracy)}" if found.validation_accuracy else "",
+        f"test {_percent(found.test_accuracy)}" if found.test_accuracy else "",
+        f"checkpoint {_checkpoint(found)}",
+        f"restarts {found.restarts}" if found.restarts else "",
+    )
+    return ", ".join(filter(None, parts))
+
+
+def _state(found: Status) -> str:
+    place = f" on {found.host} (pid {found.pid})" if found.host else ""
+    if found.state in ("running", "stalled") and found.silent is not None:
+        return f"{found.state}{place}, last sign of life {_time(found.silent)} ago"
+    return found.state
+
+
+def _done(found: Status) -> str:
+    steps = f" of {found.steps:,}" if found.steps else ""
+    return f"step {found.step:,}{steps}, epoch {found.epoch} of {found.epochs}"
+
+
+def _speed(found: Status) -> str:
+    if found.images_per_second is None:
+        return ""
+    return f"{found.images_per_second:,.0f} images/s, data {_percent(found.data_stall)}"
+
+
+def _checkpoint(found: Status) -> str:
+    if found.checkpoint_step is None or found.checkpoint_age is None:
+        return "none"
+    return f"of step {found.checkpoint_step:,}, {_time(found.checkpoint_age)} old"
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.2%}"
+
+
+def _time(seconds: float) -> str:
+    """`45 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
