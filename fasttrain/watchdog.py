@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 _BETWEEN_CALLS = 1.0  # seconds: setting the alarm starts a thread
 _GRACE = 5.0  # seconds in which a process that hangs may still say so
@@ -41,6 +42,7 @@ class Watchdog:
         self.seconds, self.step = seconds, 0
         self._path, self._ends = file, ends
         self.alive_at, self._set = time.monotonic(), 0.0
+        self._file: TextIO | None = None  # open while it watches
         self._over = threading.Event()
 
     def __enter__(self) -> Watchdog:
@@ -50,11 +52,12 @@ class Watchdog:
                 self._path.rename(self._path.with_suffix(f".{time.time_ns()}.txt"))
             self._file = self._path.open("w")
             self.alive()
-            threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+            watch = (self.seconds, self._file)
+            threading.Thread(target=self._watch, args=watch, name="watchdog", daemon=True).start()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self.seconds is not None:
+        if self._file is not None:
             self._over.set()
             faulthandler.cancel_dump_traceback_later()
             self._file.close()
@@ -74,22 +77,23 @@ class Watchdog:
         now = self.alive_at = time.monotonic()
         if step is not None:
             self.step = step
-        if self.seconds is None or now - self._set < min(_BETWEEN_CALLS, self.seconds / 4):
+        if self._file is None or self.seconds is None:
+            return
+        if now - self._set < min(_BETWEEN_CALLS, self.seconds / 4):
             return
         self._set = now
         patience = self.seconds + min(_GRACE, self.seconds)
         faulthandler.dump_traceback_later(patience, exit=True, file=self._file)
 
-    def _watch(self) -> None:
-        seconds = self.seconds or 0.0
+    def _watch(self, seconds: float, file: TextIO) -> None:
         while not self._over.wait(min(_BETWEEN_CALLS, seconds / 8)):
             if self.idle > seconds:
-                self._end(seconds)
+                self._end(seconds, file)
 
-    def _end(self, seconds: float) -> None:
+    def _end(self, seconds: float, file: TextIO) -> None:
         line = f"Timeout: nothing has happened for {seconds:.0f} s after step {self.step}"
-        print(f"{line}!", file=self._file, flush=True)
-        faulthandler.dump_traceback(self._file)
+        print(f"{line}!", file=file, flush=True)
+        faulthandler.dump_traceback(file)
         self._ends(
             f"nothing has happened for {seconds:.0f} s after step {self.step} (train.watchdog): "
             "another process or the network does not answer, or this machine hangs; the stacks "

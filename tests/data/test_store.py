@@ -299,7 +299,10 @@ def read():
     time.sleep(0.5)
     return content()
 
-assert is_whole(obtain("pets", "k1", read, Path(sys.argv[1])))
+store = obtain("pets", "k1", read, Path(sys.argv[1]))
+assert is_whole(store)
+mapped = os.stat(store.train.images.filename)
+print(mapped.st_dev, mapped.st_ino)
 """
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -307,9 +310,14 @@ REPOSITORY = Path(__file__).parent.parent.parent
 def test_processes_that_ask_at_once_prepare_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-c", PREPARE, str(tmp_path / "cache"), str(log)]
-    asking = [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(3)]
-    assert [process.wait() for process in asking] == [0, 0, 0]
+    asking = [
+        subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    mapped = {process.communicate()[0] for process in asking}
+    assert [process.returncode for process in asking] == [0, 0, 0]
     assert log.read_text() == "read\n"
+    assert len(mapped) == 1  # one file, whose pages the system keeps once for all of them
 
 
 KILLED = """
