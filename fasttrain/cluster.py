@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -117,6 +118,8 @@ def _examine(config: Config | None, timeout: float, watchdog: Watchdog) -> Repor
     base = config.train if config else Train(precision="fp32")
     waits = Duration(value=timeout / 60, unit="min")
     runtime = Runtime(base.model_copy(update={"watchdog": waits}))
+    # When the first rank leaves, its launcher ends the others, and one is still to say why.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with runtime.explain_losses():
             watchdog.alive()

@@ -10,8 +10,8 @@ import logging
 import os
 import sysconfig
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -24,8 +24,9 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from fasttrain.config import Train
-from fasttrain.errors import LostPeerError, UserError
+from fasttrain.errors import UserError
 from fasttrain.interrupts import follow_launcher
+from fasttrain.peers import check_launch, explained, lost, not_joined
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class Runtime:
         device: The device of this rank.
         rank: This process among `world` ones, over all machines.
         world: Number of ranks.
+        is_first_here: Whether this is the rank that speaks for its machine.
         compile: Whether the step is compiled.
 
     Raises:
@@ -57,14 +59,14 @@ class Runtime:
         if train.deterministic:  # cuBLAS reads it when CUDA starts
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         _check_gpus(train)
-        _check_launch()
+        check_launch()
         _limit_threads()
         if not torch.cuda.is_available():
             # The compiler looks for CUDA wherever its tools are installed, and warns in vain.
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         follow_launcher()
         self._timeout = timedelta(minutes=train.watchdog.value) if train.watchdog else _FOR_EVER
-        with _explained(_not_joined):
+        with explained(not_joined):
             self._accelerator = Accelerator(
                 cpu=train.device == "cpu" or not torch.cuda.is_available(),
                 mixed_precision=_PRECISIONS[train.precision],
@@ -74,6 +76,7 @@ class Runtime:
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
+        self.is_first_here: bool = self._accelerator.is_local_main_process
         self.compile = _settle_compile(train.compile)
         _check_processes(train.processes, self.world)
         torch.set_float32_matmul_precision("highest" if train.deterministic else "high")
@@ -86,19 +89,13 @@ class Runtime:
         return self.rank == 0
 
     @property
-    def is_first_here(self) -> bool:
-        """Whether this is the rank that speaks for its machine."""
-        first: bool = self._accelerator.is_local_main_process
-        return first
-
-    @property
     def backend(self) -> str:
         """What carries sums from rank to rank."""
         return str(dist.get_backend()) if self.world > 1 else "none"
 
     def explain_losses(self) -> AbstractContextManager[None]:
         """Turn what torch says when other ranks are gone into a `LostPeerError` of one line."""
-        return _explained(_lost)
+        return explained(lost)
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """Place a module on the device, under this run's precision, joined over the ranks."""
@@ -228,49 +225,6 @@ class Vote:
 def local_world() -> int:
     """Return the number of ranks that the launcher started on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-@contextmanager
-def _explained(explain: Callable[[str], str]) -> Iterator[None]:
-    """Turn errors of the network into a `LostPeerError`, told by `explain`."""
-    try:
-        yield
-    except RuntimeError as error:
-        # Gloo's have no class of their own.
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
-            raise
-        reason = next((line for line in str(error).splitlines() if line.strip()), "")
-        reason = reason.rsplit(".cc:", 1)[-1].split("] ", 1)[-1].strip().rstrip(".")
-        raise LostPeerError(explain(reason)) from error
-
-
-def _not_joined(reason: str) -> str:
-    where = ":".join(os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT"))
-    return (
-        f"the {os.environ.get('WORLD_SIZE')} processes did not find each other ({reason}): all "
-        f"must be started, and reach rank 0 at {where}; on machines with several networks set "
-        "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the interface that joins them"
-    )
-
-
-def _lost(reason: str) -> str:
-    return (
-        f"lost contact with another process ({reason}): it has ended, or its machine or the "
-        "network failed; what is on disk is whole, go on with --resume"
-    )
-
-
-def _check_launch() -> None:
-    """Refuse what a launcher left half said, which would end as one process or in a traceback."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        return
-    needed = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    missing = [name for name in needed if not os.environ.get(name)]
-    if missing:
-        raise UserError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} not set; start "
-            "with accelerate launch or torchrun, which set them all, or unset WORLD_SIZE"
-        )
 
 
 def _limit_threads() -> None:

@@ -604,7 +604,9 @@ def test_the_doctor_shows_a_path_that_looks_like_markup(monkeypatch: pytest.Monk
     assert "FASTTRAIN_DATA=a[b][/c] is not there" in succeed("doctor").stdout
 
 
-@pytest.mark.parametrize("words", [(), ("train",), ("evaluate",), ("data",), ("doctor",)])
+@pytest.mark.parametrize(
+    "words", [(), ("train",), ("evaluate",), ("status",), ("data",), ("doctor",)]
+)
 def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
     assert "Usage:" in succeed(*words, "--help").stdout
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from fasttrain.config import Config
 from fasttrain.errors import UserError
+from fasttrain.files import explain_write_errors
 from fasttrain.observe.environment import installed_version
 from fasttrain.observe.folder import RunFolder, flat
 from fasttrain.runtime import Runtime, local_world
@@ -21,6 +22,8 @@ from fasttrain.runtime import Runtime, local_world
 # What may be another on every machine.
 _LOCAL = {"data.path", "data.workers", "track.metrics_port"}
 _PATIENCE = 3.0  # seconds that a shared file system may take to show a new file
+# Seconds: the launcher ends all ranks when the first one leaves, and one is still to speak.
+_HEAD_START = 1.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ def refuse(runtime: Runtime, message: str) -> None:
     Raises:
         UserError: always.
     """
+    if not runtime.is_first_here:
+        time.sleep(_HEAD_START)
     raise UserError(message if runtime.is_first_here else "")
 
 
@@ -154,10 +159,11 @@ def _leave_token(
     """With several machines, a file that all of them should see; and whether they must."""
     if runtime.world == local_world():
         return None, False
-    for left in folder.path.glob(".shared-*"):
-        left.unlink(missing_ok=True)
     name = f".shared-{secrets.token_hex(8)}"
-    (folder.path / name).touch()
+    with explain_write_errors(folder.path / name):
+        for left in folder.path.glob(".shared-*"):
+            left.unlink(missing_ok=True)
+        (folder.path / name).touch()
     needed = config.train.on_divergence == "rollback" or (
         resume and folder.newest_checkpoint() is not None
     )

@@ -123,7 +123,9 @@ def test_all_is_well_or_the_batch_does_not_fit(folder: Path) -> None:
     words = ("-m", "fasttrain", *DOCTOR, "--config", "config.yaml")
     (folder / "config.yaml").write_text(CONFIG.replace("64", "63"))
     ended = on_ranks(2, *words, folder=folder)
-    (line,) = complaints(ended)
+    lines = complaints(ended)
+    assert len(lines) == 1, ended.stdout + ended.stderr
+    (line,) = lines
     assert line.startswith("fasttrain (rank 0): rank 0 on ")
     assert "data.batch_size=63 cannot be divided among 2 processes" in line
     assert ended.stdout.count("fasttrain doctor") == 1
