@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 _PRECISIONS: dict[str, Literal["no", "bf16"]] = {"fp32": "no", "bf16": "bf16"}
 _FOR_EVER = timedelta(days=7)  # where no watchdog was wanted
+_WATCHDOG_FIRST = timedelta(seconds=2)  # it leaves the stacks of a rank that waits for another
 
 
 class Runtime:
@@ -65,7 +66,9 @@ class Runtime:
             # The compiler looks for CUDA wherever its tools are installed, and warns in vain.
             logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         follow_launcher()
-        self._timeout = timedelta(minutes=train.watchdog.value) if train.watchdog else _FOR_EVER
+        self._timeout = _FOR_EVER
+        if train.watchdog:
+            self._timeout = timedelta(minutes=train.watchdog.value) + _WATCHDOG_FIRST
         with explained(not_joined):
             self._accelerator = Accelerator(
                 cpu=train.device == "cpu" or not torch.cuda.is_available(),

@@ -86,8 +86,8 @@ class Watchdog:
         faulthandler.dump_traceback_later(patience, exit=True, file=self._file)
 
     def _watch(self, seconds: float, file: TextIO) -> None:
-        while not self._over.wait(min(_BETWEEN_CALLS, seconds / 8)):
-            if self.idle > seconds:
+        while not self._over.wait(max(seconds - self.idle, 0.0)):
+            if self.idle >= seconds:
                 self._end(seconds, file)
 
     def _end(self, seconds: float, file: TextIO) -> None:

@@ -106,9 +106,12 @@ def test_a_cut_link_ends_both_sides_clearly_and_the_run_goes_on_when_it_is_back(
         for rank, text in enumerate(said(tmp_path, hosts)):
             (line,) = [line for line in text.splitlines() if line.startswith("fasttrain (")]
             assert line.startswith(f"fasttrain (rank {rank}): ")
-            assert "lost contact with another process" in line or "nothing has happened" in line
+            assert "nothing has happened for 18 s after step " in line
             assert "--resume" in line
+            stacks = (tmp_path / "run" / f"stacks-rank{rank}.txt").read_text()
+            assert "in _train" in stacks
         assert run.outcome["outcome"] == "failed"
+        assert "nothing has happened" in run.outcome["message"]
         found = status(tmp_path / "run")
         assert (found.state, found.host) == ("crashed", hosts.one.name)
 
