@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+Outcome = Literal["running", "complete", "stopped", "diverged", "refused", "failed"]
+
 
 class FasttrainError(Exception):
-    """An expected end of a command: one line for the user, no traceback."""
+    """An expected end of a command: one line for the user, no traceback.
+
+    Attributes:
+        exit_code: Of the command.
+        outcome: Of a run that ends so, in its folder.
+    """
 
     exit_code = 1
+    outcome: Outcome = "failed"
 
 
 class UserError(FasttrainError):
     """The user's input cannot be used; the message says what, where, and the mend."""
 
     exit_code = 2
+    outcome = "refused"
 
 
 class DivergedError(FasttrainError):
     """Training produced a loss that is not a finite number."""
 
     exit_code = 3
+    outcome = "diverged"
 
 
 class StoppedError(FasttrainError):
     """A signal stopped the run and a checkpoint was written: run it again, and it goes on."""
 
     exit_code = 75
+    outcome = "stopped"
 
 
 class LostPeerError(FasttrainError):

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fasttrain.answers import Answers
 from fasttrain.config import Config, load
-from fasttrain.errors import UserError
+from fasttrain.errors import FasttrainError, Outcome, UserError
 from fasttrain.files import check_writable, explain_write_errors, write_text
 from fasttrain.observe import environment
 from fasttrain.observe.journal import Record, rewrite
@@ -24,8 +24,6 @@ from fasttrain.redact import redact
 
 # Seconds in which the helper processes of one that was killed let go of the folder.
 _PATIENCE = 10.0
-
-Outcome = Literal["running", "complete", "stopped", "diverged", "refused", "failed"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +165,14 @@ class RunFolder:
         """Write the final figures, and that the run is complete."""
         _write_json(self.result, result)
         self.conclude("complete", 0)
+
+    def fail(self, error: BaseException) -> None:
+        """Write how it ended, as far as the disk lets: what happened first is what matters."""
+        with suppress(UserError, OSError):
+            if isinstance(error, FasttrainError):
+                self.conclude(error.outcome, error.exit_code, str(error))
+            else:
+                self.conclude("failed", 1, f"{type(error).__name__}: {error}")
 
     def finished(self) -> dict[str, Any] | None:
         """The final figures of a run that is complete, and now says so in any case."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import wandb
 import yaml
 
+from fasttrain import answers
 from fasttrain.files import write_text
 from fasttrain.observe.following import has_ended, outlive_signals
 from fasttrain.observe.journal import Record, read
@@ -68,17 +69,42 @@ class Follower:
             resume="allow",
             dir=str(self._folder),
             mode=self._mode,  # type: ignore[arg-type]  # the configuration has checked it
-            config=yaml.safe_load((self._folder / "config.yaml").read_text()),
+            config={
+                **yaml.safe_load((self._folder / "config.yaml").read_text()),
+                "environment": _load(self._folder / "environment.json"),
+            },
             settings=wandb.Settings(
                 init_timeout=_SECONDS_TO_CONNECT, silent=True, console="off", program="fasttrain"
             ),
         ) as run:
+            step = 0
             for record in self._new_records():
-                run.log(figures(record), step=record["step"])
+                step = record["step"]
+                run.log(figures(record, self._classes), step=step)
                 self._sent += 1
                 write_text(self._sent_file, json.dumps({"records": self._sent}))
+            if (self._folder / "result.json").exists():
+                self._send_pictures(run, step)
             url = run.url if self._mode == "online" else None
         self._tell(reason=reason, done=True, url=url)
+
+    def _send_pictures(self, run: Any, step: int) -> None:
+        """What a run that is complete leaves beside its figures."""
+        shown: dict[str, Any] = {}
+        if (self._folder / "answers-test.npz").exists():
+            found = answers.load(self._folder / "answers-test.npz")
+            shown["test/confusion"] = wandb.plot.confusion_matrix(
+                y_true=found.label.tolist(), preds=found.predicted.tolist(),
+                class_names=self._classes,
+            )  # fmt: skip
+        if (self._folder / "samples.png").exists():
+            shown["samples"] = wandb.Image(str(self._folder / "samples.png"))
+        run.log(shown, step=step)
+
+    @property
+    def _classes(self) -> list[str]:
+        """The names of the classes; an old run does not keep them."""
+        return list(_load(self._folder / "data.json").get("classes", []))
 
     def _new_records(self) -> Iterator[Record]:
         """What the journal holds and was not sent; ends when the trainer has ended."""
@@ -92,13 +118,20 @@ class Follower:
         write_text(self._folder / "wandb" / STATUS, json.dumps(status))
 
 
-def figures(record: Record) -> dict[str, float]:
-    """A record's numbers under `train/...`, `validation/...`, `test/...` or `rollback/...`."""
+def figures(record: Record, classes: Sequence[str] = ()) -> dict[str, float]:
+    """A record's numbers under `train/...`, `validation/...`, `test/...` or `rollback/...`.
+
+    The accuracy of each class goes by its name, where the names are known.
+    """
     group = record.get("split", record["kind"])
-    return {
+    numbers = {
         f"{group}/{name}": value
         for name, value in record.items()
         if isinstance(value, int | float) and name != "step"
+    }
+    each = zip(classes, record.get("per_class", ()), strict=False)
+    return numbers | {
+        f"{group}/per_class/{name}": share for name, share in each if share is not None
     }
 
 

@@ -125,7 +125,7 @@ class Training:
                     break
                 except BadStepError as bad:
                     first = self._go_back(bad.step)
-        return self._result(time.perf_counter() - began)
+            return self._finish(time.perf_counter() - began)
 
     def _train_and_test(self, first: int) -> None:
         if first and self.timetable.evaluation_is_due(first) and not self._is_scored(first):
@@ -141,7 +141,10 @@ class Training:
         self.journal = opened
         try:
             yield
-            self._vote.close()
+        except BaseException as error:
+            if self.runtime.is_main:  # before the journal's followers look for the last time
+                self.folder.fail(error)
+            raise
         finally:
             self.saver.close()
             self.journal.close()
@@ -333,6 +336,16 @@ class Training:
         kept = opening.keep(self.folder, first, self.state.journal, changed)
         self.folder.begin(self.config, kept, Facts.of(self.store).write())
         return kept
+
+    def _finish(self, seconds: float) -> dict[str, Any]:
+        """Write what the run came to, when all else is on the disk."""
+        self._vote.close()
+        self.saver.wait()
+        self.journal.sync()
+        found = self._result(seconds)
+        if self.runtime.is_main:
+            self.folder.finish(found)
+        return found
 
     def _result(self, seconds: float) -> dict[str, Any]:
         """What the run came to."""

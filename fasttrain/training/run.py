@@ -15,11 +15,11 @@ from fasttrain.compiled import CompiledCode, key
 from fasttrain.config import Config
 from fasttrain.data import sources
 from fasttrain.data.store import Store, cache_folder
-from fasttrain.errors import DivergedError, FasttrainError, LostPeerError, StoppedError, UserError
+from fasttrain.errors import UserError
 from fasttrain.interrupts import StopRequest
 from fasttrain.observe import folder as folders
 from fasttrain.observe import reporting
-from fasttrain.observe.folder import Outcome, RunFolder
+from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.heartbeat import Heartbeat
 from fasttrain.observe.metrics import serving
 from fasttrain.observe.progress import working
@@ -30,13 +30,6 @@ from fasttrain.training.loop import Training
 from fasttrain.watchdog import Watchdog
 
 Result = dict[str, Any]
-
-_OUTCOMES: dict[type[FasttrainError], Outcome] = {
-    StoppedError: "stopped",
-    DivergedError: "diverged",
-    UserError: "refused",
-    LostPeerError: "failed",
-}
 
 
 def run(
@@ -178,21 +171,10 @@ def _compiled_code(
 
 
 def _recorded(folder: RunFolder, runtime: Runtime, train: Callable[[], Result]) -> Result:
-    """Train; keep in the run folder how it went, whatever happens."""
-    if not runtime.is_main:
-        return train()
+    """Train; keep in the run folder what went wrong, wherever it did."""
     try:
-        result = train()
-        folder.finish(result)
+        return train()
     except BaseException as error:
-        with suppress(UserError):  # of the disk: what happened first is what matters
-            _conclude(folder, error)
+        if runtime.is_main:
+            folder.fail(error)
         raise
-    return result
-
-
-def _conclude(folder: RunFolder, error: BaseException) -> None:
-    if isinstance(error, FasttrainError):
-        folder.conclude(_OUTCOMES[type(error)], error.exit_code, str(error))
-    else:
-        folder.conclude("failed", 1, f"{type(error).__name__}: {error}")

@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import wandb
+from PIL import Image
 from rich.console import Console
 
+from fasttrain.answers import Answers
 from fasttrain.config import Config
 from fasttrain.observe.journal import Record
 from fasttrain.observe.tracking import STATUS, WandbSink
@@ -70,6 +73,11 @@ def config(mode: str) -> Config:
 def test_figures_stand_under_their_kind_or_split() -> None:
     assert figures(TRAIN) == {"train/epoch": 2, "train/loss": 0.5, "train/accuracy": 0.25}
     assert figures(VALIDATION)["validation/count"] == 10
+    scored = {**VALIDATION, "per_class": [0.5, None, 0.25]}
+    assert figures(scored, ["cat", "dog", "emu"]).items() >= {
+        ("validation/per_class/cat", 0.5), ("validation/per_class/emu", 0.25)
+    }  # fmt: skip
+    assert "validation/per_class/dog" not in figures(scored, ["cat", "dog", "emu"])
     rollback = {"kind": "rollback", "step": 8, "epoch": 2, "to": 6}
     assert figures(rollback) == {"rollback/epoch": 2, "rollback/to": 6}
 
@@ -112,6 +120,23 @@ def test_offline_the_figures_are_on_disk_and_no_one_is_called(
     assert Path(line.split()[-1]).is_dir()
     with pytest.raises(BlockingIOError):
         server.accept()
+
+
+def test_a_complete_run_leaves_its_confusion_and_what_the_model_saw(
+    folder: Path, told: Told
+) -> None:
+    (folder / "result.json").write_text("{}")
+    (folder / "data.json").write_text('{"classes": ["cat", "dog"]}')
+    label, answer = np.array([0, 0, 1]), np.array([0, 1, 1])
+    sure = np.array([0.9, 0.8, 0.7], dtype=np.float32)
+    Answers(label, answer, sure, label, sure).save(folder / "answers-test.npz")
+    Image.new("RGB", (4, 4)).save(folder / "samples.png")
+    keep(folder, told, TRAIN)
+    (written,) = content(folder)
+    assert b"test/confusion" in written
+    assert b"samples" in written
+    assert list(folder.rglob("media/images/samples*.png"))
+    assert list(folder.rglob("media/table/test/confusion*"))
 
 
 def test_a_run_that_goes_on_sends_what_was_not_sent(folder: Path, told: Told) -> None:

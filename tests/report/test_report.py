@@ -232,5 +232,7 @@ def test_a_run_draws_its_own_report(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("FASTTRAIN_REPORT")
     config = Config.model_validate({**RECIPE, "name": "own", "track": {"report": "auto"}})
     run(config, tmp_path / "own", console=Console(quiet=True))
-    drawn = text((tmp_path / "own" / "report.html").read_text())
-    assert f"{result(tmp_path / 'own')['test_accuracy']:.2%}" in drawn
+    drawn = (tmp_path / "own" / "report.html").read_text()
+    assert f"{result(tmp_path / 'own')['test_accuracy']:.2%}" in text(drawn)
+    assert "Where the time went" in drawn
+    assert 'http-equiv="refresh"' not in drawn
