@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import wandb
 import yaml
+from filelock import FileLock
 
 from fasttrain import answers
 from fasttrain.files import write_text
@@ -57,11 +58,20 @@ class Follower:
         self._mode = ("online" if has_key() else "offline") if mode == "auto" else mode
         self._project, self._folder = project, folder
         self._sent_file = folder / "wandb" / "sent.json"
-        self._sent = _load(self._sent_file).get("records", 0)
+        self._sent = 0
 
     def follow(self, reason: str = "") -> None:
         """Send records until standard input has ended and none is left."""
-        self._tell(reason=reason)
+        self._sent_file.parent.mkdir(exist_ok=True)
+        # The follower of a trainer that was killed may still be sending what that one left.
+        with FileLock(self._sent_file.with_suffix(".lock")):
+            self._sent = _load(self._sent_file).get("records", 0)
+            self._tell(reason=reason)
+            url = self._send()
+            self._tell(reason=reason, done=True, url=url)
+
+    def _send(self) -> str | None:
+        """Send; return the address of the run where it is online."""
         with wandb.init(
             project=self._project,
             name=self._folder.name,
@@ -85,8 +95,7 @@ class Follower:
                 write_text(self._sent_file, json.dumps({"records": self._sent}))
             if (self._folder / "result.json").exists():
                 self._send_pictures(run, step)
-            url = run.url if self._mode == "online" else None
-        self._tell(reason=reason, done=True, url=url)
+            return run.url if self._mode == "online" else None
 
     def _send_pictures(self, run: Any, step: int) -> None:
         """What a run that is complete leaves beside its figures."""

@@ -7,10 +7,13 @@ import json
 import os
 import signal
 import socket
+import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,10 +21,11 @@ import pytest
 import wandb
 from PIL import Image
 from rich.console import Console
+from wandb.proto import wandb_internal_pb2
 
 from fasttrain.answers import Answers
 from fasttrain.config import Config
-from fasttrain.observe.journal import Record
+from fasttrain.observe.journal import Record, read
 from fasttrain.observe.tracking import STATUS, WandbSink
 from fasttrain.observe.wandb import Follower, figures, has_key
 
@@ -161,6 +165,42 @@ def test_the_follower_ends_with_a_trainer_that_is_killed(folder: Path, told: Tol
         assert time.monotonic() < end
         time.sleep(0.1)
     assert b"0.333333333" in content(folder)[0]
+
+
+@pytest.mark.long
+def test_after_two_kills_every_figure_of_the_journal_is_there_once(tmp_path: Path) -> None:
+    """Each of its processes leaves a file; what they hold together is read back."""
+    script = Path(__file__).with_name("killed_twice.py")
+    subprocess.run([sys.executable, script, tmp_path / "my-run"], check=True, timeout=250)
+    journal = read(tmp_path / "my-run" / "metrics.jsonl")
+    sent = [record for file in content(tmp_path / "my-run") for record in history(file)]
+    steps = [record["_step"] for record in sent]
+    assert steps == sorted(steps)
+    for kind in ("train", "validation", "test"):
+        ours = [(one["step"], one["loss"]) for one in journal
+                if one.get("split", one["kind"]) == kind]  # fmt: skip
+        theirs = [(one["_step"], one[f"{kind}/loss"]) for one in sent if f"{kind}/loss" in one]
+        assert theirs == ours != []
+    assert len(content(tmp_path / "my-run")) == 3
+
+
+def history(content: bytes) -> Iterator[dict[str, Any]]:
+    """What was logged, from a `.wandb` file: a LevelDB log of protocol-buffer records."""
+    whole, at = b"", 7  # behind the file's own header
+    while at + 7 <= len(content):
+        left = 32_768 - at % 32_768
+        if left < 7:  # a block's end is padded
+            at += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
+        whole += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or its last piece
+            record = wandb_internal_pb2.Record.FromString(whole)
+            whole = b""
+            if record.WhichOneof("record_type") == "history":
+                yield {"/".join(item.nested_key) or item.key: json.loads(item.value_json)
+                       for item in record.history.item}  # fmt: skip
 
 
 # Online, offline, or as it comes
