@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,24 @@ def write(runs: Sequence[Path], file: Path, live: bool = False) -> None:
     Raises:
         UserError: there is no such run, the file cannot be written, or a package is missing.
     """
+    write_text(file, _draw(runs, live))
+
+
+def inline(runs: Sequence[Path], height: int = 900) -> str:
+    """Draw it as HTML that can stand within another page, such as a notebook.
+
+    Args:
+        runs: As in `write`.
+        height: Of the frame, in pixels.
+
+    Raises:
+        UserError: as `write`.
+    """
+    page = html.escape(_draw(runs, live=False))
+    return f'<iframe srcdoc="{page}" width="100%" height="{height}" style="border: 0"></iframe>'
+
+
+def _draw(runs: Sequence[Path], live: bool) -> str:
     check_installed()
     from fasttrain.report.page import draw
     from fasttrain.report.reading import read
@@ -27,4 +46,4 @@ def write(runs: Sequence[Path], file: Path, live: bool = False) -> None:
 
     found = [read(run) for run in runs]
     pictures = samples(found[0]) if len(found) == 1 else None
-    write_text(file, draw(found, pictures, live))
+    return draw(found, pictures, live)
