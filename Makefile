@@ -12,7 +12,7 @@ demo: $(INSTALLED)
 	@echo "then, on the real CIFAR-10: fasttrain train configs/baseline.yaml"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long

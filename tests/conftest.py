@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from accelerate.state import AcceleratorState
 
 from fasttrain.config import Train
 from fasttrain.runtime import Runtime
+
+
+def pytest_configure() -> None:
+    os.environ["FASTTRAIN_REPORT"] = "0"  # drawing takes longer than most tests' training
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,7 +31,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test reads or fills the user's cache, or finds the user's data by accident."""
     monkeypatch.setenv("FASTTRAIN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("FASTTRAIN_DATA", raising=False)
-    monkeypatch.setenv("FASTTRAIN_REPORT", "0")  # drawing takes longer than most tests' training
 
 
 @pytest.fixture
