@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import platform
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +46,11 @@ class RunFolder:
     def data(self) -> Path:
         """What the run's data set is like: class names, size of the pictures, mean colours."""
         return self.path / "data.json"
+
+    @property
+    def environment(self) -> Path:
+        """What it runs on, and when and where it was started."""
+        return self.path / "environment.json"
 
     @property
     def journal(self) -> Path:
@@ -111,8 +117,12 @@ class RunFolder:
         config: Config,
         records: Sequence[Record] = (),
         data: Mapping[str, Any] | None = None,
+        first: int = 0,
     ) -> None:
         """Write what runs, on which `data` and on what; let the journal hold `records`.
+
+        The environment is that of the last start; of every start it keeps when, where, and at
+        which step, the `first`.
 
         Raises:
             UserError: there is no room, or no right to write there.
@@ -121,7 +131,9 @@ class RunFolder:
         self.conclude("running", None)
         if data is not None:
             _write_json(self.data, data)
-        _write_json(self.path / "environment.json", environment.describe())
+        before = (_read_json(self.environment) or {}).get("starts", [])
+        now = {"time": _now(), "step": first, "host": platform.node()}
+        _write_json(self.environment, {**environment.describe(), "starts": [*before, now]})
         rewrite(self.journal, records)
 
     def conclude(self, outcome: Outcome, exit_code: int | None, message: str = "") -> None:
@@ -211,6 +223,10 @@ class RunFolder:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, redact(json.dumps(content, indent=2)) + "\n")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -51,6 +51,7 @@ def _about(run: Run, samples: bytes | None) -> dict[str, Any]:
         "budget": details.budget(run),
         "answers": details.answers(run),
         "samples": pictures.png(samples) if samples else None,
-        "environment": details.flat(run.environment),
+        "starts": run.environment.get("starts", []),
+        "environment": details.flat({**run.environment, "starts": None}),
         "config": run.config.to_yaml(),
     }

@@ -114,7 +114,7 @@ def read(path: Path, data: bool = True) -> Run:
         journal.read(folder.journal),
         _load(folder.result),
         _load(folder.outcome) or {},
-        _load(folder.path / "environment.json") or {},
+        _load(folder.environment) or {},
         sources.open_prepared(config.data) if data else None,
         _load(folder.data),
     )

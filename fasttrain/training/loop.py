@@ -334,7 +334,7 @@ class Training:
 
     def _begin_folder(self, first: int, changed: bool) -> list[Record]:
         kept = opening.keep(self.folder, first, self.state.journal, changed)
-        self.folder.begin(self.config, kept, Facts.of(self.store).write())
+        self.folder.begin(self.config, kept, Facts.of(self.store).write(), first)
         return kept
 
     def _finish(self, seconds: float) -> dict[str, Any]:

@@ -119,6 +119,19 @@ def test_it_tells_each_class_and_each_mistake(home: Path) -> None:
     assert whole.count('alt="picture ') == len(answers.mistakes(24))
 
 
+def test_it_tells_how_often_a_run_was_started(home: Path, tmp_path: Path) -> None:
+    run = tmp_path / "resumed"
+    shutil.copytree(home / "one", run)
+    about = json.loads((run / "environment.json").read_text())
+    (first,) = about["starts"]
+    assert first["step"] == 0
+    about["starts"] += [{"time": "2026-01-02T03:04:05Z", "step": 1234, "host": "other"}]
+    (run / "environment.json").write_text(json.dumps(about))
+    assert "Started 1 time" in text(page(home / "one"))
+    assert "Started 2 times" in text(page(run))
+    assert "2026-01-02T03:04:05Z 1,234 other" in text(page(run))
+
+
 def test_it_shows_what_the_model_sees(home: Path) -> None:
     (home / "one" / "samples.png").unlink(missing_ok=True)
     assert "Training pictures as the model sees them" in text(page(home / "one"))

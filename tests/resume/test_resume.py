@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,9 @@ def test_a_run_in_two_pieces_is_the_run_in_one(
     last = whole / "checkpoints" / "step-00000018"
     weights = (last / "model.safetensors").read_bytes()
     assert weights != (last / "ema.safetensors").read_bytes()
+    environment = json.loads((tmp_path / "pieces" / "environment.json").read_text())
+    first, second = environment["starts"]
+    assert first["step"] == 0 < second["step"] < 18
 
 
 def test_without_any_of_it_a_run_resumes_as_well(
