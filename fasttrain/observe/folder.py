@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import platform
 import shutil
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 from fasttrain.answers import Answers
 from fasttrain.config import Config, load
 from fasttrain.errors import FasttrainError, Outcome, UserError
-from fasttrain.files import check_writable, explain_write_errors, write_text
+from fasttrain.files import explain_write_errors, write_text
 from fasttrain.observe import environment
 from fasttrain.observe.journal import Record, rewrite
 from fasttrain.redact import redact
@@ -235,73 +234,6 @@ def _read_json(path: Path) -> dict[str, Any] | None:
         if isinstance(content, dict):
             return content
     return None
-
-
-def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = False) -> RunFolder:
-    """Settle which folder a run writes to, before anything is computed.
-
-    Args:
-        config: Names the run.
-        explicit: `--run-dir`; by default a new folder under `runs/`.
-        resume: `--resume`: the folder may hold a run, and goes on with it.
-        changed: `--allow-changes`: it may go on under other settings.
-
-    Raises:
-        UserError: the folder holds a run already, or cannot be written.
-    """
-    if explicit is None:
-        if resume:
-            raise UserError("--resume needs --run-dir DIR: the run to go on with")
-        return RunFolder(_unused(f"{config.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
-    check_writable(explicit)
-    folder = RunFolder(explicit)
-    if folder.config.exists() and resume:
-        if not changed or folder.result.exists():  # what is complete cannot change
-            _check_same(config, load(folder.config), explicit)
-    elif folder.config.exists() or folder.result.exists():
-        raise UserError(
-            f"{explicit} already holds a run; add --resume to go on with it, "
-            "or choose another --run-dir"
-        )
-    return folder
-
-
-# What may change between the parts of one run: where and how it is executed, not what it trains.
-_FREE = {
-    "name", "data.path", "data.loader", "data.workers", "train.device", "train.compile",
-    "train.processes", "train.watchdog", "checkpoint.every", "checkpoint.keep",
-    "checkpoint.best", "track.wandb", "track.project", "track.report", "track.metrics_port",
-}  # fmt: skip
-
-
-def _check_same(config: Config, begun: Config, path: Path) -> None:
-    """Refuse to go on with a run under settings that would make it another one."""
-    new, old = flat(config.model_dump(mode="json")), flat(begun.model_dump(mode="json"))
-    changed = [
-        f"{key}={new.get(key)} (it was {old.get(key)})"
-        for key in sorted(new.keys() | old.keys())
-        if key not in _FREE and new.get(key) != old.get(key)
-    ]
-    if changed:
-        raise UserError(
-            f"{path} was begun with other settings: {', '.join(changed)}; "
-            f"go on with {path}/config.yaml, add --allow-changes, or choose another --run-dir"
-        )
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        branch = isinstance(value, dict)
-        found |= flat(value, f"{prefix}{key}.") if branch else {f"{prefix}{key}": value}
-    return found
-
-
-def _unused(name: str) -> Path:
-    """A folder under `runs/` that is not there yet, also when two runs start in one second."""
-    names = itertools.chain([name], (f"{name}-{count}" for count in itertools.count(2)))
-    return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
 
 
 def open_run(path: Path) -> tuple[RunFolder, Config]:

@@ -15,8 +15,9 @@ from typing import Any
 from fasttrain.config import Config
 from fasttrain.errors import UserError
 from fasttrain.files import explain_write_errors
+from fasttrain.observe.choosing import flat
 from fasttrain.observe.environment import installed_version
-from fasttrain.observe.folder import RunFolder, flat
+from fasttrain.observe.folder import RunFolder
 from fasttrain.runtime import Runtime, local_world
 
 # What may be another on every machine.

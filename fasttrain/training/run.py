@@ -17,8 +17,7 @@ from fasttrain.data import sources
 from fasttrain.data.store import Store, cache_folder
 from fasttrain.errors import UserError
 from fasttrain.interrupts import StopRequest
-from fasttrain.observe import folder as folders
-from fasttrain.observe import reporting
+from fasttrain.observe import choosing, reporting
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.heartbeat import Heartbeat
 from fasttrain.observe.metrics import serving
@@ -81,7 +80,7 @@ def _run(
     parts.check_world(config, runtime.world)
     if console is None or not runtime.is_main:
         console = Console(stderr=True, markup=False, quiet=not runtime.is_main)
-    folder = runtime.on_main(lambda: folders.choose(config, run_dir, resume, changed))
+    folder = runtime.on_main(lambda: choosing.choose(config, run_dir, resume, changed))
     with ExitStack() as held:
         runtime.on_main(lambda: held.enter_context(folder.alone()))
         done = runtime.on_main(folder.finished)

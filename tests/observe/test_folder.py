@@ -10,7 +10,8 @@ import pytest
 
 from fasttrain.config import Config, load
 from fasttrain.errors import UserError
-from fasttrain.observe.folder import RunFolder, choose, open_run
+from fasttrain.observe.choosing import choose
+from fasttrain.observe.folder import RunFolder, open_run
 
 CONFIG = Config(name="mine", seed=5)
 

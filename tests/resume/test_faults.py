@@ -22,7 +22,7 @@ from fasttrain.data import sources
 from fasttrain.data.loader import Pictures
 from fasttrain.data.shapes import ShapesSource
 from fasttrain.errors import StoppedError, UserError
-from fasttrain.observe import folder, journal
+from fasttrain.observe import choosing, journal
 from fasttrain.observe.folder import RunFolder
 from fasttrain.training import checkpoint
 from fasttrain.training.loop import Training
@@ -211,7 +211,7 @@ def test_a_rank_that_is_told_to_end_while_it_starts_still_says_why_it_cannot_run
         os.kill(os.getpid(), signal.SIGTERM)  # by the launcher: another rank has just refused
         raise UserError("the ranks cannot share this")
 
-    monkeypatch.setattr(folder, "choose", refuse)
+    monkeypatch.setattr(choosing, "choose", refuse)
     with pytest.raises(UserError, match="cannot share"):
         run(recipe(), tmp_path / "run")
 
