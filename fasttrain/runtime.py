@@ -18,9 +18,9 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DDPCommunicationHookType, broadcast_object_list
 from torch import Tensor, nn
 
 from fasttrain.config import Train
@@ -30,6 +30,10 @@ from fasttrain.peers import check_launch, explained, lost, not_joined
 
 T = TypeVar("T")
 
+_EXCHANGES = {
+    "fp32": DDPCommunicationHookType.NO,
+    "bf16": DDPCommunicationHookType.BF16,
+}
 _PRECISIONS: dict[str, Literal["no", "bf16"]] = {"fp32": "no", "bf16": "bf16"}
 _FOR_EVER = timedelta(days=7)  # where no watchdog was wanted
 _WATCHDOG_FIRST = timedelta(seconds=2)  # it leaves the stacks of a rank that waits for another
@@ -74,7 +78,15 @@ class Runtime:
                 cpu=train.device == "cpu" or not torch.cuda.is_available(),
                 mixed_precision=_PRECISIONS[train.precision],
                 dynamo_backend="no",  # fasttrain compiles by itself
-                kwargs_handlers=[InitProcessGroupKwargs(timeout=self._timeout)],
+                kwargs_handlers=[
+                    InitProcessGroupKwargs(timeout=self._timeout),
+                    DistributedDataParallelKwargs(
+                        # Running statistics are shared before they are used: `share_buffers`.
+                        broadcast_buffers=False,
+                        gradient_as_bucket_view=True,
+                        comm_hook=_EXCHANGES[train.exchange],
+                    ),
+                ],
             )
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index

@@ -79,6 +79,7 @@ train:
   tta: flip
   log_every: 1234567steps
   evaluate_every: 12.5%
+  exchange: bf16
   processes: 2
   on_divergence: rollback
   rollbacks: 5

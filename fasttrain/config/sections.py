@@ -115,7 +115,8 @@ class Train(Section):
     run; `skip` the update of that step; or `rollback` to the last good checkpoint and go on behind
     the bad batch, at most `rollbacks` times (Chowdhery et al., "PaLM", arXiv 2204.02311, section
     5.1). `tta` is how an evaluation looks at a picture (`training.views`). `watchdog` is how long a
-    step may take before the process is taken for hung.
+    step may take before the process is taken for hung. `exchange` is the arithmetic in which
+    gradients are summed over the ranks: bf16 sends half as many bytes, for slow networks.
     """
 
     epochs: Whole = Field(10, ge=1)
@@ -132,6 +133,7 @@ class Train(Section):
     ema: Ema | None = None
     log_every: StepsField = Duration(value=50, unit="steps")
     evaluate_every: StepsField = Duration(value=1, unit="epochs")
+    exchange: Literal["fp32", "bf16"] = "fp32"
     processes: Whole | None = Field(None, ge=1)
     on_divergence: Literal["stop", "skip", "rollback"] = "stop"
     rollbacks: Whole = Field(3, ge=1, le=100)

@@ -34,9 +34,10 @@ class Runs:
     def config(self) -> Path:
         return self.folder / "config.yaml"
 
-    def train(self, world: int, norm: str) -> Path:
-        run = self.folder / f"{norm}-{world}"
-        words = ("train", str(self.config), f"model.norm={norm}", "--run-dir", str(run))
+    def train(self, world: int, norm: str, exchange: str = "fp32") -> Path:
+        run = self.folder / f"{norm}-{world}-{exchange}"
+        changed = (f"model.norm={norm}", f"train.exchange={exchange}")
+        words = ("train", str(self.config), *changed, "--run-dir", str(run))
         if run.exists():
             return run
         if world == 1:
@@ -109,6 +110,11 @@ def test_two_ranks_have_the_losses_of_one_process(runs: Runs) -> None:
     one, two = runs.train(1, "none"), runs.train(2, "none")
     assert sum(losses(one)[-5:]) < sum(losses(one)[:5]) - 0.1  # it does train
     assert largest_difference(one, two) <= 1e-4
+
+
+def test_gradients_may_be_summed_in_half_the_bytes(runs: Runs) -> None:
+    whole, half = runs.train(2, "none"), runs.train(2, "none", "bf16")
+    assert 0 < largest_difference(whole, half) < 0.02
 
 
 def test_batch_norm_on_ranks_is_close_to_one_process_but_not_equal(runs: Runs) -> None:
