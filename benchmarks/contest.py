@@ -46,11 +46,10 @@ QUARTER = (
     "model.width_factor=0.25",
     "model.dropout=0",
     "model.head.dropout=0",
-    "data.augment=[{name: crop, mode: reflect}, {name: flip, mode: alternating}, "
-    "{name: cutout, size: 8}]",
+    "data.augment=[{name: crop, mode: reflect, padding: 2}, {name: flip, mode: alternating}]",
     "data.batch_size=64",
     "optim.lr=3e-3",
-    "optim.weight_decay=0.15",
+    "train.label_smoothing=0.2",
 )
 
 LADDER = (
