@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,6 +19,13 @@ from tests.slurm.jobs import SETTINGS, end
 NODE = ["bash", str(ROOT / "launch" / "node.sh"), "run.yaml"]
 
 
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script starts what an activated environment offers."""
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+
+
+@pytest.mark.long
 def test_stopped_refused_and_complete(tmp_path: Path) -> None:
     """The codes of two ranks, which their launcher swallows."""
     ranks = {"RUN_DIR": "run", "PROCESSES": "2"}
