@@ -105,8 +105,9 @@ def evaluate(
             run itself looks at pictures.
 
     Returns:
-        `accuracy` (0 to 1), `loss` (nats), `count` (pictures), `checkpoint` (path), `passed_over`
-        (newer checkpoints that cannot be used, and why).
+        `accuracy` (0 to 1), its 95 % `interval`, `top5` (with more than five classes), `loss`
+        (nats), `count` (pictures), `calibration_error` (0 to 1), `per_class` (accuracies by class
+        name), `checkpoint` (path), `passed_over` (newer checkpoints that cannot be used, and why).
 
     Raises:
         UserError: there is no run, no whole checkpoint in it, or its data set is not at hand.

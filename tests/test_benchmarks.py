@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import scaling
 from benchmarks.__main__ import main
 from benchmarks.plot import draw
 from benchmarks.record import Outcome
@@ -42,3 +43,20 @@ def test_a_benchmark_of_a_recipe_runs(name: str, tmp_path: Path) -> None:
     assert content["quick"] is True
     assert all(min(found["all"]) > 0 for found in content["results"].values())
     assert record.with_suffix(".svg").exists()
+
+
+# Scaling
+
+
+def test_a_ring_sends_twice_all_but_its_own_share() -> None:
+    assert scaling.ring_bytes(1000, 1) == 0
+    assert scaling.ring_bytes(1000, 2) == 1000
+    assert scaling.ring_bytes(1000, 4) == 1500
+
+
+def test_efficiency_falls_when_sending_outlasts_the_backward_pass() -> None:
+    slow, fast = (scaling.Link("", speed, speed, 0.0) for speed in (1e6, 1e12))
+    assert scaling.expected_efficiency(0.3, 10**6, 1, slow) == 1
+    assert scaling.expected_efficiency(0.3, 10**6, 2, fast) == 1
+    # 1 MB at 0.8 MB/s takes 1.25 s, of which 0.2 s are hidden
+    assert scaling.expected_efficiency(0.3, 10**6, 2, slow) == pytest.approx(0.3 / 1.35)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -101,3 +101,9 @@ def main() -> None:
 def overridable(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command take KEY.PATH=VALUE arguments, as `overrides`."""
     return click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")(command)
+
+
+def tell_passed_over(reasons: Iterable[str]) -> None:
+    """Say which newer checkpoints could not be used, and why."""
+    for reason in reasons:
+        click.echo(f"passed over {reason}", err=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fasttrain.cli.group import PATH, main
+from fasttrain.cli.group import PATH, main, tell_passed_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +63,7 @@ def predict(
     from fasttrain.use.predict import predict as predict_all
 
     trained = open_model(run, best, tta)
-    _tell_passed_over(trained.passed_over)
+    tell_passed_over(trained.passed_over)
     inputs = list(find_inputs(paths, listed))
     model = place(trained.model)
     began = time.perf_counter()
@@ -75,11 +75,6 @@ def predict(
     )
     if refused:
         raise UserError(f"{refused:,} of {len(inputs):,} were refused; each is named above")
-
-
-def _tell_passed_over(reasons: Iterable[str]) -> None:
-    for reason in reasons:
-        click.echo(f"passed over {reason}", err=True)
 
 
 def _print_all(found: Iterable[list[Prediction | UserError]], total: int, as_json: bool) -> int:
@@ -154,7 +149,7 @@ def export(run: Path, form: Format, output: Path, best: bool, tta: Tta | None, c
     from fasttrain.use.export import export as write
 
     done = write(run, form, output, best, tta, check)
-    _tell_passed_over(done.trained.passed_over)
+    tell_passed_over(done.trained.passed_over)
     found = done.agreement
     click.echo(
         f"checked on {found.pictures:,} {done.pictures}: {found.same:,} get the model's class "

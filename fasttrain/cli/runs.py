@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fasttrain.cli.group import PATH, main, overridable
+from fasttrain.cli.group import PATH, main, overridable, tell_passed_over
 
 if TYPE_CHECKING:
     from fasttrain.config import LoaderName, Tta
@@ -76,8 +76,7 @@ def evaluate(
     report = score_run(run, best, tta, loader)
     if os.environ.get("RANK", "0") != "0":
         return
-    for reason in report["passed_over"]:
-        click.echo(f"passed over {reason}", err=True)
+    tell_passed_over(report["passed_over"])
     if as_json:
         click.echo(json.dumps(report))
     else:

@@ -87,7 +87,7 @@ class RunFolder:
 
     def read_heartbeat(self) -> dict[str, Any] | None:
         """The last heartbeat; `None` where none was written, or it cannot be read."""
-        return _read_json(self.heartbeat)
+        return read_json(self.heartbeat)
 
     def sweep_heartbeat(self) -> None:
         """Remove what killed processes left aside of it."""
@@ -97,11 +97,11 @@ class RunFolder:
 
     def read_outcome(self) -> dict[str, Any] | None:
         """How the run says that it stands; `None` where it says nothing."""
-        return _read_json(self.outcome)
+        return read_json(self.outcome)
 
     def read_result(self) -> dict[str, Any] | None:
         """The final figures of a run that is complete; nothing is written."""
-        return _read_json(self.result)
+        return read_json(self.result)
 
     def newest_checkpoint(self) -> tuple[int, float] | None:
         """The step of the newest checkpoint, and the Unix time at which it was written."""
@@ -130,7 +130,7 @@ class RunFolder:
         self.conclude("running", None)
         if data is not None:
             _write_json(self.data, data)
-        before = (_read_json(self.environment) or {}).get("starts", [])
+        before = (read_json(self.environment) or {}).get("starts", [])
         now = {"time": _now(), "step": first, "host": platform.node()}
         _write_json(self.environment, {**environment.describe(), "starts": [*before, now]})
         rewrite(self.journal, records)
@@ -228,7 +228,8 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """An object that a run wrote; `None` where it did not, or it cannot be read."""
     with suppress(OSError, ValueError):
         content = json.loads(path.read_text())
         if isinstance(content, dict):

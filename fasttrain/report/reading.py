@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from fasttrain.data import sources
 from fasttrain.data.plan import holdout
 from fasttrain.data.store import Split, Store
 from fasttrain.observe import journal
-from fasttrain.observe.folder import RunFolder, open_run
+from fasttrain.observe.folder import RunFolder, open_run, read_json
 from fasttrain.observe.journal import Record
 
 
@@ -112,16 +111,9 @@ def read(path: Path, data: bool = True) -> Run:
         folder,
         config,
         journal.read(folder.journal),
-        _load(folder.result),
-        _load(folder.outcome) or {},
-        _load(folder.environment) or {},
+        folder.read_result(),
+        folder.read_outcome() or {},
+        read_json(folder.environment) or {},
         sources.open_prepared(config.data) if data else None,
-        _load(folder.data),
+        read_json(folder.data),
     )
-
-
-def _load(path: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
