@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sysconfig
+import warnings
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -114,7 +115,9 @@ class Runtime:
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """Place a module on the device, under this run's precision, joined over the ranks."""
-        prepared: nn.Module = self._accelerator.prepare_model(module)
+        with warnings.catch_warnings():  # Accelerate knows the setting by its older name only
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            prepared: nn.Module = self._accelerator.prepare_model(module)
         return prepared
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[Any]:
