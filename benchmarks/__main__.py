@@ -13,8 +13,10 @@ import click
 
 from benchmarks import record
 from fasttrain.cli import Group
+from fasttrain.files import write_text
 
 if TYPE_CHECKING:
+    from benchmarks.competitors import Strength
     from benchmarks.contest import Contestant
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -48,12 +50,21 @@ def _keep(outcome: record.Outcome, name: str, quick: bool, records: Path) -> Non
 
 
 @main.command()
+@click.option("--augment", type=click.Choice(["light", "heavy"]), default="light")
+@click.option("--batch", type=click.IntRange(1, 50_000), default=512, show_default=True)
+@click.option(
+    "--workers", multiple=True, type=click.IntRange(0), default=(2,), show_default=True,
+    help="Helper processes of the competitors; may be repeated.",
+)  # fmt: skip
 @_common
-def loaders(quick: bool, records: Path) -> None:
-    """Images/s of each loader beside torchvision's."""
+def loaders(
+    augment: Strength, batch: int, workers: tuple[int, ...], quick: bool, records: Path
+) -> None:
+    """Images/s of each loader beside torchvision's and timm's."""
     from benchmarks.loaders import measure
 
-    _conclude(measure(quick), "loaders", quick, records)
+    outcome = measure(quick, augment, batch, workers)
+    _conclude(outcome, f"loaders-{augment}-{batch}", quick, records)
 
 
 @main.command()
@@ -219,6 +230,15 @@ def _contest(
     for line in contest.steps(outcome):
         click.echo(line)
     _keep(outcome, name, quick, records)
+
+
+@main.command()
+def readme() -> None:
+    """Write the README's tables anew from the newest records."""
+    from benchmarks.readme import README, render
+
+    write_text(README, render(README.read_text(encoding="utf-8")))
+    click.echo(f"written: {README}")
 
 
 if __name__ == "__main__":

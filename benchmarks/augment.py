@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.loaders import BATCH, OURS, WORKERS, images_per_second, planned
+from benchmarks.loaders import BATCH, OURS, WORKERS, batches_per_second, planned
 from benchmarks.record import Outcome
 from fasttrain.config import (
     Augmentation,
@@ -162,7 +162,8 @@ def _speeds(
     speeds: dict[str, list[float]] = {name: [] for name in loaders}
     for _ in range(repetitions):
         for name, loader in loaders.items():
-            speeds[name].append(images_per_second(planned(loader), seconds, device, warm_up=2))
+            speed = batches_per_second(planned(loader), seconds, device, warm_up=2)
+            speeds[name].append(BATCH * speed)
     for loader in loaders.values():
         loader.close()
     return speeds

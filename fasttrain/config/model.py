@@ -105,10 +105,13 @@ class AttentionCnnModel(Section):
     before they are applied: `mix: kernels` is the same network as `mix: outputs`, with one
     convolution for each picture in place of one for each branch.
 
-    `width_factor` multiplies every width, rounded to a multiple of 8. `squeeze_excite` is the
-    factor by which that part narrows. `dropout` zeroes single values, or whole channels, which is
-    much faster on a CPU. `stochastic_depth` is the chance that the last block is left out for a
-    picture; the chance grows linearly from the first block.
+    `width_factor` multiplies every width, rounded to a multiple of 8. With `residual` a block's
+    input is added to what the block makes of it; with `residual_norm` a batch norm stands before
+    that sum, since what comes out of ReLUs is never negative and could only ever add (He et al.,
+    "Identity Mappings in Deep Residual Networks", arXiv 1603.05027, section 4.1).
+    `squeeze_excite` is the factor by which that part narrows. `dropout` zeroes single values, or
+    whole channels, which is much faster on a CPU. `stochastic_depth` is the chance that the last
+    block is left out for a picture; the chance grows linearly from the first block.
     """
 
     family: Literal["attention_cnn"] = "attention_cnn"
@@ -124,6 +127,7 @@ class AttentionCnnModel(Section):
     norm: Literal["none", "branch", "mixed"] = "mixed"
     activation: Literal["relu", "gelu", "silu", "none"] = "relu"
     residual: bool = False
+    residual_norm: bool = False
     squeeze_excite: Whole | None = Field(None, ge=1)
     dropout: Share = 0.0
     dropout_of: Literal["values", "channels"] = "values"
@@ -145,6 +149,10 @@ class AttentionCnnModel(Section):
             )
         if self.stochastic_depth and not self.residual:
             raise ValueError("stochastic_depth leaves blocks out: it needs residual: true")
+        if self.residual_norm and not self.residual:
+            raise ValueError(
+                "residual_norm stands before a residual sum: it needs residual: true"
+            )
         return self
 
     @property

@@ -162,10 +162,12 @@ def _init(convolution: nn.Conv2d, model: AttentionCnnModel) -> None:
 
 
 def _finish(model: AttentionCnnModel, width: int) -> nn.Sequential:
-    """What follows the sum: activation, unless each branch had its own, and squeeze-and-excite."""
+    """What follows the sum: activation, unless each branch had its own; what else is asked for."""
     parts = [] if model.norm == "branch" else _activate(model)
     if model.squeeze_excite:
         parts.append(SqueezeExcite(width, model.squeeze_excite))
+    if model.residual_norm:
+        parts.append(norm(width))
     return nn.Sequential(*parts)
 
 

@@ -50,6 +50,7 @@ def gradients(network: nn.Module) -> dict[str, Tensor]:
         {"norm": "none", "activation": "none", "init": "torch"},
         {"residual": True, "squeeze_excite": 4, "stochastic_depth": 0.2, "dropout": 0.1},
         {"residual": True, "norm": "none", "activation": "silu"},
+        {"residual": True, "residual_norm": True, "norm": "branch"},
         {"gate": "sigmoid", "activation": "gelu", "head": Head(pool="max", hidden=(7,))},
         {"gate": "uniform", "branches": 1},
         {"gate": "none", "branches": 5, "kernels": 1},
@@ -165,6 +166,19 @@ def test_a_residual_block_adds_its_input() -> None:
     residual.load_state_dict(plain.state_dict())
     images, one = torch.randn(4, 8, 16, 16), torch.ones(())
     torch.testing.assert_close(residual(images, one), images + plain(images, one))
+
+
+def test_what_a_block_with_a_residual_norm_adds_has_mean_zero_and_variance_one() -> None:
+    stages = [{"width": 8, "pool": "none", "blocks": 2}]
+    settings = {"stages": stages, "norm": "branch", "residual": True}
+    images, one = torch.randn(4, 8, 16, 16), torch.ones(())
+    added = build(**settings).blocks[1](images, one) - images
+    assert (added >= 0).all()  # what the norm is for
+    added = build(**settings, residual_norm=True).blocks[1](images, one) - images
+    torch.testing.assert_close(added.mean(dim=(0, 2, 3)), torch.zeros(8), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        added.var(dim=(0, 2, 3), correction=0), torch.ones(8), rtol=0, atol=1e-2
+    )
 
 
 # Learning

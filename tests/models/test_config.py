@@ -134,6 +134,7 @@ def test_one_kernel_size_and_the_name_of_a_gate_have_short_forms(file: Path) -> 
         ("activation: tanh", "model.activation: "),
         ("dropout: 1", "model.dropout: "),
         ("stochastic_depth: 0.1", "model: stochastic_depth leaves blocks out"),
+        ("residual_norm: true", "model: residual_norm stands before a residual sum"),
         ("squeeze_excite: 0", "model.squeeze_excite: "),
         ("width_factor: 0", "model.width_factor: "),
         ("head: {hidden: [0]}", "model.head.hidden.0: "),

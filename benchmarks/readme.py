@@ -1,0 +1,164 @@
+"""The README's tables of figures, made from the newest records: nothing in them is typed by hand.
+
+A table stands between two comments that name it; `python -m benchmarks readme` writes it anew and
+a test fails where it says something else than the records do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from benchmarks.record import FOLDER
+from fasttrain.errors import UserError
+
+README = Path(__file__).parent.parent / "README.md"
+
+Record = dict[str, Any]
+
+
+def render(text: str, records: Path = FOLDER) -> str:
+    """The text with every table between its comments made from the newest records.
+
+    Raises:
+        UserError: the text asks for a table that does not exist, or has no records.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in TABLES:
+            raise UserError(f"the README asks for table {name!r}; there are {', '.join(TABLES)}")
+        return f"{match['open']}\n{TABLES[name](records)}\n{match['close']}"
+
+    return _MARKED.sub(table, text)
+
+
+_MARKED = re.compile(
+    r"(?P<open><!-- records: (?P<name>[\w-]+) -->).*?(?P<close><!-- end of records -->)", re.DOTALL
+)
+
+
+def newest(records: Path, pattern: str) -> tuple[Path, Record]:
+    """The last record of that name that is no first look.
+
+    Raises:
+        UserError: there is none.
+    """
+    form = re.compile(rf"{pattern}-\d{{8}}-\d{{6}}\.json")
+    for path in sorted(records.glob("*.json"), reverse=True):
+        if form.fullmatch(path.name):
+            content: Record = json.loads(path.read_text())
+            if not content["quick"]:
+                return path, content
+    raise UserError(f"{records} holds no record of {pattern}; run python -m benchmarks")
+
+
+def _table(headings: Iterable[str], rows: Iterable[Iterable[str]], sources: Iterable[Path]) -> str:
+    """A table in Markdown, and the files it was made from."""
+    headings = list(headings)
+    lines = [headings, ["---"] * len(headings), *rows]
+    drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    files = ", ".join(f"[{path.stem}](benchmarks/records/{path.name})" for path in sources)
+    return f"{drawn}\n\nFrom {files}."
+
+
+def _loaders(records: Path) -> str:
+    path, record = newest(records, "loaders")
+    rows = [
+        [f"`{name}`", f"{found['median']:,.0f}", f"{record['ratios'][name]['median']:.1f}"]
+        for name, found in _by_median(record)
+    ]
+    return _table(["loader", "images/s", f"over {record['baseline']}"], rows, [path])
+
+
+def _by_median(record: Record) -> list[tuple[str, Record]]:
+    return sorted(record["results"].items(), key=lambda item: -item[1]["median"])
+
+
+def _recipes(records: Path) -> str:
+    rows, sources = [], []
+    for name in sorted({path.name.rsplit("-", 2)[0] for path in records.glob("accuracy-*.json")}):
+        path, record = newest(records, re.escape(name))
+        rows.append(_recipe(record))
+        sources.append(path)
+    headings = ["recipe", "epochs", "test accuracy", "whole process", "training", "parameters"]
+    return _table(headings, rows, sources)
+
+
+def _recipe(record: Record) -> list[str]:
+    settings, results = record["settings"], record["results"]
+    factor = settings["model"].get("width_factor", 1)
+    found = results["test_accuracy"]["all"]
+    return [
+        f"`{settings['name']}`" + (f", {factor:g} of its width" if factor != 1 else ""),
+        str(settings["train"]["epochs"]),
+        _accuracy(found),
+        _time(median(results["wall_seconds"]["all"])),
+        f"{median(results['images_per_second']['all']):,.0f} images/s",
+        f"{record['details'][0]['parameters']:,}",
+    ]
+
+
+def _accuracy(found: list[float]) -> str:
+    if len(found) == 1:
+        return f"{found[0]:.2%} (one run)"
+    return f"{mean(found):.2%} ({', '.join(f'{100 * each:.2f}' for each in found)})"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 60:,.0f} min"
+
+
+def _contest(name: str) -> Callable[[Path], str]:
+    def table(records: Path) -> str:
+        path, record = newest(records, name)
+        rows = [
+            [
+                detail["name"],
+                _accuracy(record["results"][detail["name"]]["all"]),
+                f"{detail['parameters']:,}",
+                f"{detail['multiply_adds'] / 1e6:,.1f} million",
+            ]
+            for detail in record["details"]
+        ]
+        headings = ["", "test accuracy: mean (each seed)", "parameters", "multiply-adds"]
+        return _table(headings, rows, [path])
+
+    return table
+
+
+def _costs(records: Path) -> str:
+    """Every record that compares a way of training with one that lacks something."""
+    rows, sources = [], []
+    names = {path.name.rsplit("-", 2)[0] for path in records.glob("*.json")}
+    for name in sorted(each for each in names if each.split("-")[0] in _COMPARED):
+        path, record = newest(records, re.escape(name))
+        sources.append(path)
+        for place, (way, found) in enumerate(record["results"].items()):
+            title = "" if place else record["title"]
+            figure = f"{found['median']:,.4g} {record['unit']}"
+            rows.append([title, way, figure, _ratio(record, way)])
+    return _table(["", "", "median", "over the first"], rows, sources)
+
+
+_COMPARED = ("train", "overhead", "startup", "checkpoint", "scaling", "step")
+
+
+def _ratio(record: Record, way: str) -> str:
+    found = record["ratios"].get(way)
+    if found is None or way == record["baseline"]:
+        return ""
+    return f"{found['median']:.3f} ({found['minimum']:.3f} to {found['maximum']:.3f})"
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "loaders": _loaders,
+    "recipes": _recipes,
+    "ladder": _contest("ladder"),
+    "control": _contest("control"),
+    "costs": _costs,
+}

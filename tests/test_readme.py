@@ -1,0 +1,66 @@
+"""The README says what the records say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.readme import README, TABLES, render
+from benchmarks.record import FOLDER
+from fasttrain.errors import UserError
+
+
+def copied(folder: Path) -> Path:
+    """The records, to be changed."""
+    for path in FOLDER.glob("*.json"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def asked(table: str) -> str:
+    return f"above\n<!-- records: {table} -->\n<!-- end of records -->\nbelow\n"
+
+
+def test_the_tables_are_what_the_newest_records_say() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(re.findall("<!-- records: ", text)) >= 3
+    assert render(text) == text, "run python -m benchmarks readme"
+
+
+def test_a_figure_that_changes_makes_the_table_stale(tmp_path: Path) -> None:
+    records = copied(tmp_path)
+    drawn = render(asked("loaders"), records)
+    newest = max(records.glob("loaders-*.json"))
+    content = json.loads(newest.read_text())
+    content["results"]["fasttrain dali"]["median"] = 1234567.0
+    newest.write_text(json.dumps(content))
+    assert "1,234,567" in render(drawn, records) != drawn
+
+
+def test_the_newest_record_counts_unless_it_is_a_first_look(tmp_path: Path) -> None:
+    records = copied(tmp_path)
+    drawn = render(asked("loaders"), records)
+    content = json.loads(max(records.glob("loaders-*.json")).read_text())
+    newer = records / "loaders-20990101-000000.json"
+    newer.write_text(json.dumps({**content, "quick": True}))
+    assert render(drawn, records) == drawn
+    newer.write_text(json.dumps(content))
+    assert newer.name in render(drawn, records)
+
+
+def test_what_stands_around_a_table_stays() -> None:
+    lines = render(asked("recipes")).splitlines()
+    assert (lines[0], lines[-1]) == ("above", "below")
+
+
+def test_a_table_that_does_not_exist_is_named() -> None:
+    with pytest.raises(UserError, match=f"'lodaers'.*{', '.join(TABLES)}"):
+        render(asked("lodaers"))
+
+
+def test_a_table_without_records_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no record of loaders; run python -m benchmarks"):
+        render(asked("loaders"), tmp_path)
