@@ -13,6 +13,7 @@ import click
 
 from benchmarks import record
 from fasttrain.cli import Group
+from fasttrain.errors import UserError
 from fasttrain.files import write_text
 
 if TYPE_CHECKING:
@@ -230,6 +231,28 @@ def _contest(
     for line in contest.steps(outcome):
         click.echo(line)
     _keep(outcome, name, quick, records)
+
+
+@main.command()
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=10, show_default=True)
+@click.option("--keep", type=_FOLDER, default=Path("runs/battery"), show_default=True)
+@click.option("--records", type=_FOLDER, default=record.FOLDER, help="Records folder.")
+def gpu(minutes: float, keep: Path, records: Path) -> None:
+    """The whole battery for a machine with one GPU; a second call goes on with the first."""
+    import torch
+
+    from benchmarks.battery import tasks, work
+
+    if not torch.cuda.is_available():
+        raise UserError("torch sees no GPU here; the battery is for a machine with one")
+    keep, records = keep.resolve(), records.resolve()
+    endings = work(tasks(keep), 60 * minutes, keep, records)
+    for task in tasks(keep):
+        ending = endings.get(task.name)
+        click.echo(f"{task.name}: {ending or 'not begun'}")
+    if any(ending.code != 0 for ending in endings.values()) or len(endings) < len(tasks(keep)):
+        click.echo("call it again to go on")
+        raise SystemExit(1)
 
 
 @main.command()

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from benchmarks.loaders import BATCH, OURS, WORKERS, batches_per_second, planned
 from benchmarks.record import Outcome
+from benchmarks.workbench import installed
 from fasttrain.config import (
     Augmentation,
     ColorJitter,
@@ -74,7 +75,7 @@ def measure(quick: bool) -> Outcome:
         torch.compiler.reset()  # many recipes share one function: past 8 the compiler gives up
         plan = TrainingPlan(np.arange(len(store.train.labels)), BATCH, 0, recipe, store.size)
         details.append({"recipe": name, "plan_ms": _plan_milliseconds(plan), "off": {}})
-        for loader in OURS:
+        for loader in installed(OURS, device):
             details[-1]["off"][loader] = _off(loader, store, plan, recipe, device)
         for key, speeds in _speeds(store, plan, recipe, device, repetitions, seconds).items():
             runs[f"{name} | {key}"] = speeds
@@ -102,26 +103,28 @@ def show(outcome: Outcome) -> None:
     table = Table(title=outcome.title, title_justify="left")
     table.add_column("")
     table.add_column("plan of an epoch, ms", justify="right")
-    for loader in OURS:
+    details = outcome.details or []
+    ours = list(details[0]["off"])
+    for loader in ours:
         table.add_column(f"{loader}: largest difference", justify="right")
-    for loader in OURS:
+    for loader in ours:
         table.add_column(f"{loader}: images/s", justify="right")
-    for detail in outcome.details or []:
-        off = [f"{detail['off'][loader]['largest']:.0f}" for loader in OURS]
-        speeds = [median(outcome.runs[f"{detail['recipe']} | {loader}"]) for loader in OURS]
+    for detail in details:
+        off = [f"{detail['off'][loader]['largest']:.0f}" for loader in ours]
+        speeds = [median(outcome.runs[f"{detail['recipe']} | {loader}"]) for loader in ours]
         plan = f"{detail['plan_ms']:.1f}"
         table.add_row(detail["recipe"], plan, *off, *[f"{speed:,.0f}" for speed in speeds])
     Console().print(table, highlight=False)
 
 
 def _plan_milliseconds(plan: TrainingPlan, repetitions: int = 5) -> float:
-    """How long the plan of a whole epoch takes, at best."""
+    """How long the plan of a whole epoch takes."""
     seconds = []
     for epoch in range(repetitions):
         start = time.perf_counter()
         plan.epoch(epoch)
         seconds.append(time.perf_counter() - start)
-    return 1000 * min(seconds)
+    return 1000 * median(seconds)
 
 
 def _off(
@@ -157,7 +160,7 @@ def _speeds(
             name, store.train, plan, Shard(), transform, device,
             workers=0 if name == "reference" else WORKERS,
         )
-        for name in OURS
+        for name in installed(OURS, device)
     }  # fmt: skip
     speeds: dict[str, list[float]] = {name: [] for name in loaders}
     for _ in range(repetitions):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -20,10 +21,14 @@ from torchvision.transforms import v2
 from fasttrain.data.store import Split
 
 Strength = Literal["light", "heavy"]
-Batches = Callable[[], Iterable[Any]]  # an epoch of (images, labels) on the device, and another
+Batches = Callable[[], Iterator[Any]]  # an epoch of (images, labels) on the device, and another
 _Change = Callable[[Any], Any]
 MEAN, STD = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-_CUT = {"p": 1.0, "scale": (1 / 16, 1 / 16), "ratio": (1.0, 1.0)}  # 8 x 8 of 32 x 32 pixels
+_CUT: dict[str, Any] = {
+    "p": 1.0,
+    "scale": (1 / 16, 1 / 16),
+    "ratio": (1.0, 1.0),
+}  # 8 x 8 of 32 x 32 pixels
 
 
 def competitors(
@@ -31,15 +36,16 @@ def competitors(
 ) -> Iterator[tuple[str, Batches]]:
     """Every competitor with each number of helper processes.
 
-    They start with the first batch that is asked for and end with the iterator, so that the others
-    have the machine for themselves.
+    timm's is left out where it is not installed. They start with the first batch that is asked for
+    and end with the iterator, so that the others have the machine for themselves.
     """
     for helpers in workers:
         named = {
             "torchvision v1": partial(_torchvision, _pil_pictures(split, strength)),
             "torchvision v2": partial(_torchvision, _tensor_pictures(split, strength)),
-            "timm": partial(_timm, split, strength),
         }
+        if find_spec("timm"):
+            named["timm"] = partial(_timm, split, strength)
         for name, make in named.items():
             yield f"{name}, {helpers} workers", partial(make, batch, helpers, device)
 
@@ -59,11 +65,14 @@ def _torchvision(
 def _timm(
     split: Split, strength: Strength, batch: int, workers: int, device: torch.device
 ) -> Iterator[Any]:
-    from timm.data import create_loader
+    from timm.data.loader import create_loader
 
-    heavy = {"auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 1.0} if strength == "heavy" else {}
+    heavy: dict[str, Any] = {"auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 1.0}
+    if strength == "light":
+        heavy = {}
+    pictures: Any = _Pictures(split, Image.fromarray)
     loader = create_loader(
-        _Pictures(split, Image.fromarray), (3, 32, 32), batch, is_training=True, scale=(0.8, 1.0),
+        pictures, (3, 32, 32), batch, is_training=True, scale=(0.8, 1.0),
         color_jitter=0.0, mean=_shares(MEAN), std=_shares(STD), num_workers=workers, device=device,
         pin_memory=device.type == "cuda", persistent_workers=workers > 0, **heavy,
     )  # fmt: skip
@@ -98,7 +107,8 @@ def _shares(values: tuple[float, float, float]) -> tuple[float, ...]:
 
 def _pil_pictures(split: Split, strength: Strength) -> _Pictures:
     """The transforms of countless CIFAR-10 scripts, on PIL pictures."""
-    first, last = ([v1.TrivialAugmentWide()], [v1.RandomErasing(**_CUT)])
+    first: list[Any] = [v1.TrivialAugmentWide()]
+    last: list[Any] = [v1.RandomErasing(**_CUT)]
     if strength == "light":
         first, last = [], []
     steps = [*first, v1.RandomCrop(32, padding=4), v1.RandomHorizontalFlip(), v1.ToTensor()]
@@ -108,7 +118,8 @@ def _pil_pictures(split: Split, strength: Strength) -> _Pictures:
 
 def _tensor_pictures(split: Split, strength: Strength) -> _Pictures:
     """What torchvision recommends today: its second transforms, on uint8 tensors."""
-    first, last = ([v2.TrivialAugmentWide()], [v2.RandomErasing(**_CUT)])
+    first: list[Any] = [v2.TrivialAugmentWide()]
+    last: list[Any] = [v2.RandomErasing(**_CUT)]
     if strength == "light":
         first, last = [], []
     steps = [*first, v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()]

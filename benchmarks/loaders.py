@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.competitors import MEAN, STD, Strength, competitors
 from benchmarks.record import Outcome
+from benchmarks.workbench import installed
 from fasttrain.config import Augmentation, Crop, Cutout, Flip, TrivialAugment
 from fasttrain.data.augment import Transform
 from fasttrain.data.loader import Loader, ResolvedLoader, make_loader
@@ -47,8 +48,8 @@ def measure(
         quick: A first look.
         strength: How pictures are augmented.
         batch: Pictures in a batch.
-        workers: Numbers of helper processes that the competitors are tried with; the first one
-            is what all are compared with.
+        workers: Numbers of helper processes that the competitors are tried with. The first one is
+            what all are compared with, and what our own may use.
     """
     repetitions, seconds = (3, 0.5) if quick else (7, 2.0)
     generator = np.random.default_rng(0)
@@ -57,7 +58,7 @@ def measure(
         generator.integers(0, 10, PICTURES, dtype=np.int64),
     )
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    streams = _ours(split, AUGMENT[strength], batch, device)
+    streams = _ours(split, AUGMENT[strength], batch, workers[0], device)
     streams |= dict(competitors(split, strength, batch, workers, device))
     runs: dict[str, list[float]] = {name: [] for name in streams}
     warm_up = max(8, _AHEAD * max(workers) + 1)
@@ -83,15 +84,19 @@ def measure(
 
 
 def _ours(
-    split: Split, augment: tuple[Augmentation, ...], batch: int, device: torch.device
+    split: Split,
+    augment: tuple[Augmentation, ...],
+    batch: int,
+    workers: int,
+    device: torch.device,
 ) -> dict[str, Stream]:
     plan = TrainingPlan(np.arange(PICTURES), batch, 0, augment, (32, 32))
     transform = Transform(augment, MEAN, STD)
     return {
         f"fasttrain {name}": planned(
-            make_loader(name, split, plan, Shard(), transform, device, workers=WORKERS)
+            make_loader(name, split, plan, Shard(), transform, device, workers=workers)
         )
-        for name in OURS
+        for name in installed(OURS, device)
     }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.record import Outcome
-from benchmarks.workbench import assemble, enough_steps
+from benchmarks.workbench import assemble, enough_steps, installed
 from fasttrain.config import load
 from fasttrain.data.loader import Pictures, ResolvedLoader
 
@@ -28,7 +28,7 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
     pictures = bench.batch()
     steps = enough_steps(bench, pictures, seconds)
     loaders = {}
-    for name in LOADERS:
+    for name in installed(LOADERS, bench.runtime.device):
         data = base.data.model_copy(update={"loader": name})
         bench.config = base.model_copy(update={"data": data})
         loaders[name] = bench.loader()

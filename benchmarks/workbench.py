@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from fasttrain.config import Config
 from fasttrain.data import sources
-from fasttrain.data.loader import Loader, Pictures
+from fasttrain.data.loader import Loader, Pictures, ResolvedLoader, choose
 from fasttrain.data.plan import TrainingPlan
 from fasttrain.data.store import Store
 from fasttrain.errors import UserError
@@ -87,6 +88,19 @@ def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None =
     runtime.close()
     model.train()
     return Workbench(config, store, plan, model, step, runtime)
+
+
+def installed(names: Iterable[ResolvedLoader], device: torch.device) -> list[ResolvedLoader]:
+    """Those of the loaders whose packages are there."""
+
+    def works(name: ResolvedLoader) -> bool:
+        try:
+            choose(name, device)
+        except UserError:
+            return False
+        return True
+
+    return [name for name in names if works(name)]
 
 
 def enough_steps(bench: Workbench, pictures: Pictures, seconds: float) -> int:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
 from click.testing import CliRunner
 
 from benchmarks import scaling
 from benchmarks.__main__ import main
+from benchmarks.battery import Task, tasks, work
 from benchmarks.plot import draw
 from benchmarks.record import Outcome
+from fasttrain.errors import UserError
 from tests.distributed.launching import ROOT
 
 OUTCOME = Outcome(
@@ -43,6 +47,59 @@ def test_a_benchmark_of_a_recipe_runs(name: str, tmp_path: Path) -> None:
     assert content["quick"] is True
     assert all(min(found["all"]) > 0 for found in content["results"].values())
     assert record.with_suffix(".svg").exists()
+
+
+# The battery
+
+
+def task(name: str, code: str, share: float = 0.5) -> Task:
+    """A task that is a line of Python."""
+    return Task(name, ("timeit", "-n1", "-r1", code), share)
+
+
+def test_a_battery_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    keep, door = tmp_path / "keep", tmp_path / "door"
+    count = f"open({str(tmp_path / 'count')!r}, 'a').write('x')"
+    passes = f"import pathlib; assert pathlib.Path({str(door)!r}).exists()"
+    battery = (task("counts", count), task("fails at first", passes))
+    first = work(battery, 60, keep, tmp_path)
+    assert [first["counts"].code, first["fails at first"].code] == [0, 1]
+    assert "AssertionError" in (keep / "fails-at-first.txt").read_text()
+    door.touch()
+    second = work(battery, 60, keep, tmp_path)
+    assert {name: ending.code for name, ending in second.items()} == dict.fromkeys(first, 0)
+    assert (tmp_path / "count").read_text() == "x"
+
+
+def test_a_task_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    child = f"import subprocess as s; p = s.Popen(['sleep', '600']); open({str(pid)!r}, 'w')"
+    endless = task("endless", f"{child}.write(str(p.pid)); p.wait()", share=0.5)
+    ended = work((endless, task("next", "pass")), 20, tmp_path, tmp_path)
+    assert ended["endless"].code is None
+    assert ended["next"].code == 0
+    number = int(pid.read_text())  # of a process that is gone, or waits for being counted
+    assert not psutil.pid_exists(number) or psutil.Process(number).status() == "zombie"
+
+
+def test_a_battery_whose_list_is_broken_says_so(tmp_path: Path) -> None:
+    (tmp_path / "battery.json").write_text("{")
+    with pytest.raises(UserError, match="remove it to begin again"):
+        work((), 1, tmp_path, tmp_path)
+
+
+def test_the_battery_names_commands_that_exist(tmp_path: Path) -> None:
+    for one in tasks(tmp_path):
+        module, command, *words = one.words
+        if module == "benchmarks":
+            main.commands[command].make_context(command, list(words))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_battery_does_not_begin(tmp_path: Path) -> None:
+    ended = CliRunner().invoke(main, ["gpu", "--keep", str(tmp_path)])
+    assert ended.exit_code == 2
+    assert "no GPU" in ended.output
 
 
 # Scaling

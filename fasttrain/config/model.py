@@ -150,9 +150,7 @@ class AttentionCnnModel(Section):
         if self.stochastic_depth and not self.residual:
             raise ValueError("stochastic_depth leaves blocks out: it needs residual: true")
         if self.residual_norm and not self.residual:
-            raise ValueError(
-                "residual_norm stands before a residual sum: it needs residual: true"
-            )
+            raise ValueError("residual_norm stands before a residual sum: it needs residual: true")
         return self
 
     @property
