@@ -139,7 +139,7 @@ def scaling(
     """1 to N processes: images/s, bytes a step, and what a cluster can be expected to do."""
     from benchmarks.scaling import measure, show_cluster
 
-    outcome = measure(config, overrides, (1, *range(2, processes + 1)), quick)
+    outcome = measure(config, overrides, processes, quick)
     _conclude(outcome, f"scaling-{config.stem}", quick, records)
     show_cluster(outcome, step)
 
@@ -179,7 +179,7 @@ def accuracy(
 
     with _kept(keep) as folder:
         outcome = measure(config, overrides, seeds, quick, folder)
-    _conclude(outcome, f"accuracy-{config.stem}", quick, records)
+    _conclude(outcome, f"accuracy-{outcome.settings['name']}", quick, records)
 
 
 @main.command()

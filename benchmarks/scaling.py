@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from rich.console import Console
@@ -30,6 +30,25 @@ from fasttrain.observe.folder import RunFolder
 
 _LAUNCH = Path(__file__).parent.parent / "launch" / "accelerate" / "cpu.yaml"
 _FLOAT = 4  # bytes of a gradient's element
+
+
+@dataclass(frozen=True)
+class Way:
+    """So many processes, which exchange gradients in that arithmetic."""
+
+    processes: int
+    exchange: Literal["fp32", "bf16"] = "fp32"
+
+    @property
+    def name(self) -> str:
+        """As it stands in tables."""
+        processes = f"{self.processes} process{'es' if self.processes > 1 else ''}"
+        return processes if self.exchange == "fp32" else f"{processes}, {self.exchange} gradients"
+
+    @property
+    def element(self) -> int:
+        """Bytes of a gradient's element on its way."""
+        return _FLOAT if self.exchange == "fp32" else 2
 
 
 @dataclass(frozen=True)
@@ -89,52 +108,56 @@ def expected_efficiency(step: float, gradient: int, world: int, link: Link) -> f
     return step / (step + max(0.0, sending - _BACKWARD * step))
 
 
-def measure(
-    config: Path, overrides: tuple[str, ...], worlds: tuple[int, ...], quick: bool
-) -> Outcome:
-    """Train for an epoch with each number of processes in turn, several times over."""
+def measure(config: Path, overrides: tuple[str, ...], processes: int, quick: bool) -> Outcome:
+    """Train for an epoch with 1 to that many processes in turn, several times over.
+
+    With several, gradients go from one to the other as they are, and at half the bytes.
+    """
     repetitions = 1 if quick else 5
     settings = load(config, overrides)
     share = settings.data.batch_size
-    runs: dict[str, list[float]] = {_name(world): [] for world in worlds}
+    ways = [Way(1), *(Way(n, how) for n in range(2, processes + 1) for how in ("fp32", "bf16"))]
+    runs: dict[str, list[float]] = {way.name: [] for way in ways}
     details: list[dict[str, Any]] = []
     for repetition in range(repetitions):
-        for world in worlds:
-            result, sent = _train(config, [*overrides, f"data.batch_size={world * share}"], world)
-            runs[_name(world)].append(result["images_per_second"])
+        for way in ways:
+            result, sent = _train(config, overrides, way, share)
+            runs[way.name].append(result["images_per_second"])
+            gradient = way.element * result["parameters"]
             details.append(
                 {
                     "repetition": repetition,
-                    "processes": world,
+                    "way": way.name,
+                    "processes": way.processes,
                     "parameters": result["parameters"],
-                    "step_seconds": world * share / result["images_per_second"],
-                    "bytes_per_step": sent / world,
-                    "least_bytes_per_step": ring_bytes(_FLOAT * result["parameters"], world),
+                    "step_seconds": way.processes * share / result["images_per_second"],
+                    "bytes_per_step": sent / way.processes,
+                    "least_bytes_per_step": ring_bytes(gradient, way.processes),
                 }
             )
     return Outcome(
         title=f"{settings.name}, processes of one thread, {share} pictures each",
         unit="images/s",
         runs=runs,
-        baseline=_name(worlds[0]),
+        baseline=ways[0].name,
         settings=settings.model_dump(mode="json"),
         details=details,
     )
 
 
-def _name(world: int) -> str:
-    return f"{world} process{'es' if world > 1 else ''}"
-
-
-def _train(config: Path, overrides: list[str], world: int) -> tuple[dict[str, Any], float]:
+def _train(
+    config: Path, overrides: tuple[str, ...], way: Way, share: int
+) -> tuple[dict[str, Any], float]:
     """An epoch on this machine's processors: its result, and the bytes all sent in a step."""
+    world = way.processes
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(_LAUNCH),
               "--num_processes", str(world), "--main_process_port", "0", "-m"]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run")
         command = [
             sys.executable, *(launch if world > 1 else ["-m"]), "fasttrain", "train", str(config),
-            *overrides, "train.epochs=1", "train.device=cpu", "train.log_every=5steps",
+            *overrides, f"data.batch_size={world * share}", f"train.exchange={way.exchange}",
+            "train.epochs=1", "train.device=cpu", "train.log_every=5steps",
             "data.validation=0", "checkpoint.every=100%", "--run-dir", str(run.path),
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "FASTTRAIN_REPORT": "0"}
@@ -174,11 +197,11 @@ def show_cluster(outcome: Outcome, step: float | None = None) -> None:
         step: Seconds of a GPU's step; by default what a step took here on one process.
     """
     details = outcome.details or []
-    for world in sorted({one["processes"] for one in details} - {1}):
-        same = [one for one in details if one["processes"] == world]
+    for way in dict.fromkeys(one["way"] for one in details if one["processes"] > 1):
+        same = [one for one in details if one["way"] == way]
         sent, least = (median(one[key] for one in same)
                        for key in ("bytes_per_step", "least_bytes_per_step"))  # fmt: skip
-        print(f"{world} processes: each sends {sent:,.0f} bytes a step, {sent / least:.3f} times "
+        print(f"{way}: each sends {sent:,.0f} bytes a step, {sent / least:.3f} times "
               f"the least that a ring all-reduce can do with, {least:,.0f}")  # fmt: skip
     alone = [one for one in details if one["processes"] == 1]
     step = step or median(one["step_seconds"] for one in alone)
