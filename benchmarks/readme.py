@@ -105,8 +105,8 @@ def _recipe(record: Record) -> list[str]:
 
 def _accuracy(found: list[float]) -> str:
     if len(found) == 1:
-        return f"{found[0]:.2%} (one run)"
-    return f"{mean(found):.2%} ({', '.join(f'{100 * each:.2f}' for each in found)})"
+        return f"{100 * found[0]:.2f} % (one run)"
+    return f"{100 * mean(found):.2f} % ({', '.join(f'{100 * each:.2f}' for each in found)})"
 
 
 def _time(seconds: float) -> str:
@@ -125,7 +125,7 @@ def _contest(name: str) -> Callable[[Path], str]:
             ]
             for detail in record["details"]
         ]
-        headings = ["", "test accuracy: mean (each seed)", "parameters", "multiply-adds"]
+        headings = ["", "test accuracy (each seed)", "parameters", "multiply-adds"]
         return _table(headings, rows, [path])
 
     return table
