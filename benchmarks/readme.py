@@ -54,7 +54,8 @@ def newest(records: Path, pattern: str) -> tuple[Path, Record]:
             content: Record = json.loads(path.read_text())
             if not content["quick"]:
                 return path, content
-    raise UserError(f"{records} holds no record of {pattern}; run python -m benchmarks")
+    name = re.split(r"\W", pattern)[0]
+    raise UserError(f"{records} holds no record of {name}; run python -m benchmarks")
 
 
 def _table(headings: Iterable[str], rows: Iterable[Iterable[str]], sources: Iterable[Path]) -> str:
@@ -67,7 +68,7 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]], sources: Iter
 
 
 def _loaders(records: Path) -> str:
-    path, record = newest(records, "loaders")
+    path, record = newest(records, "loaders(-light-512)?")
     rows = [
         [f"`{name}`", f"{found['median']:,.0f}", f"{record['ratios'][name]['median']:.1f}"]
         for name, found in _by_median(record)
