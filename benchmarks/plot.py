@@ -19,7 +19,9 @@ def draw(outcome: Outcome, path: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "fasttrain"  # the same figures give the same file
     mpl.rcParams["svg.fonttype"] = "none"  # text stays text: to be searched, read aloud, drawn well
     names = list(outcome.runs)[::-1]
-    figure = Figure(figsize=(7.5, 1.1 + 0.42 * len(names) + 0.16 * (len(outcome.title) // 80)), layout="constrained")
+    title = fill(outcome.title, 80)
+    height = 1.1 + 0.42 * len(names) + 0.16 * title.count("\n")
+    figure = Figure(figsize=(7.5, height), layout="constrained")
     axes = figure.subplots()
     for row, name in enumerate(names):
         figures = outcome.runs[name]
@@ -30,7 +32,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     if min(min(figures) for figures in outcome.runs.values()) >= 0:
         axes.set_xlim(left=0)
     axes.set_xlabel(outcome.unit, color=_INK)
-    axes.set_title(fill(outcome.title, 80), loc="left", fontsize=10, color=_INK)
+    axes.set_title(title, loc="left", fontsize=10, color=_INK)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, metadata={"Date": None})
