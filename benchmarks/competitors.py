@@ -67,7 +67,7 @@ def _timm(
 ) -> Iterator[Any]:
     from timm.data.loader import create_loader
 
-    heavy: dict[str, Any] = {"auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 1.0}
+    heavy: dict[str, Any] = {"auto_augment": "rand-m9-inc1", "re_prob": 1.0}
     if strength == "light":
         heavy = {}
     pictures: Any = _Pictures(split, Image.fromarray)
