@@ -86,13 +86,15 @@ class Head(Section):
 
 
 class Whitening(Section):
-    """A first layer that whitens patches of `patch` x `patch` pixels and is not trained.
+    """A first layer that whitens patches of `patch` x `patch` pixels; only its `bias` is trained.
 
     `epsilon` is added to the variances of their principal axes, so that noise is not blown up.
+    Without a `bias` nothing ahead of the first convolution asks for gradients, which saves time.
     """
 
     patch: Whole = Field(2, ge=1, le=7)
     epsilon: Real = Field(5e-4, gt=0)
+    bias: bool = True
 
 
 class AttentionCnnModel(Section):

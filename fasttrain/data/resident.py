@@ -24,7 +24,7 @@ from fasttrain.data.augment import Transform, covered, gather_pixels, source_pos
 from fasttrain.data.colour import matrices, measure_all, recolor
 from fasttrain.data.loader import Pictures, as_tensors
 from fasttrain.data.plan import Plan, Shard
-from fasttrain.data.store import Split
+from fasttrain.data.store import Split, let_go
 
 _SHIFTS = (0, 8, 16)
 
@@ -60,6 +60,7 @@ class ResidentLoader:
         self._pixels = torch.from_numpy(pack(split.images)).to(device)
         self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
         self._statistics = measure_all(split.images).to(device) if transform.recolors else None
+        let_go(split.images)
         self._device = device
         self._start = _compiled(_start_of(transform), compile)
         self._finish = _compiled(_finish_of(transform), compile)

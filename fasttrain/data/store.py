@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -198,6 +199,18 @@ def content_digest(checksums: Mapping[str, str]) -> str:
 def _map_split(folder: Path, split: SplitName) -> Split:
     images = np.load(folder / f"{split}-images.npy", mmap_mode="r")
     return Split(images, np.load(folder / f"{split}-labels.npy"))
+
+
+def let_go(images: NDArray[np.uint8]) -> None:
+    """Let the system have back the memory of a mapped file's pages, of which there is a copy now.
+
+    The array stays as it was: pages that are touched again are read again.
+    """
+    base: object = images
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # not everywhere
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def _write(

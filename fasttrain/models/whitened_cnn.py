@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fasttrain.config import WhitenedCnnModel
-from fasttrain.models.blocks import activation, init_kaiming, max_pool_2x2
+from fasttrain.models.blocks import activation, global_max_pool, init_kaiming, max_pool_2x2
 from fasttrain.models.whitening import Whitening
 
 
@@ -32,7 +32,7 @@ class WhitenedCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, classes) logits."""
         features = self.groups(self.activation(self.whitening(images)))
-        logits: Tensor = self.head(features.amax(dim=(2, 3))) * self.scale
+        logits: Tensor = self.head(global_max_pool(features)) * self.scale
         return logits
 
     def look_at(self, images: Tensor) -> None:

@@ -19,7 +19,7 @@ _AT_ONCE = 250  # pictures: their patches take some 100 MB
 class Whitening(nn.Module):
     """Patches of p x p pixels onto their principal axes, each to unit variance, and the negatives.
 
-    The kernels are a buffer: nothing trains them. The bias is a parameter.
+    The kernels are a buffer: nothing trains them. The bias, where there is one, is a parameter.
 
     Attributes:
         outputs: Channels: twice as many as there are numbers in a patch.
@@ -35,7 +35,7 @@ class Whitening(nn.Module):
         self.outputs = 2 * numbers
         axes = torch.eye(numbers).view(numbers, 3, patch, patch)
         self.register_buffer("weight", torch.cat([axes, -axes]))
-        self.bias = nn.Parameter(torch.zeros(self.outputs))
+        self.bias = nn.Parameter(torch.zeros(self.outputs)) if settings.bias else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, outputs, H - p + 1, W - p + 1)."""

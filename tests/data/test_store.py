@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from fasttrain.data.store import (
     cache_folder,
     channel_statistics,
     content_key,
+    let_go,
     obtain,
     open_store,
     sweep,
@@ -107,6 +109,28 @@ def test_the_pictures_are_mapped_and_cannot_be_changed(store: Store) -> None:
     assert isinstance(store.train.images, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
         store.train.images[0] = 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="counted by Linux")
+def test_pages_that_are_let_go_take_no_memory_and_come_back(tmp_path: Path) -> None:
+    images = np.arange(300 * 4096 * 3, dtype=np.uint8).reshape(300, 64, 64, 3)
+    split = Split(images, np.zeros(300, dtype=np.int64))
+    opened = obtain("big", "k1", lambda: (CLASSES, {"train": split, "test": split}), tmp_path)
+    part = opened.train.images[10:]
+    total = int(part.sum(dtype=np.int64))
+    assert mapped_kilobytes(opened.folder) > 3000
+    let_go(part)
+    assert mapped_kilobytes(opened.folder) == 0
+    assert int(part.sum(dtype=np.int64)) == total
+    let_go(images)  # mapped from nowhere: nothing happens
+    assert np.array_equal(opened.train.images, images)
+
+
+def mapped_kilobytes(folder: Path) -> int:
+    """How much of the training pictures this process has in memory."""
+    areas = re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
+    mine = [area for area in areas if str(folder / "train-images.npy") in area]
+    return sum(int(re.search(r"^Rss: +([0-9]+) kB", area, re.M)[1]) for area in mine)  # type: ignore[index]
 
 
 def test_the_statistics_are_those_of_the_training_split(store: Store) -> None:

@@ -86,6 +86,13 @@ def test_the_94_percent_network_has_the_papers_size() -> None:
     assert 1.1e8 < summary.multiply_adds < 1.3e8
 
 
+def test_without_a_bias_nothing_ahead_of_the_convolutions_is_trained() -> None:
+    for bias in (True, False):
+        network = models.build(WhitenedCnnModel(whitening={"bias": bias}), 10)
+        assert ("whitening.bias" in dict(network.named_parameters())) is bias
+        assert network.whitening(torch.randn(2, 3, 8, 8)).requires_grad is bias
+
+
 def test_attention_blocks_can_stand_behind_a_whitening() -> None:
     settings = AttentionCnnModel(whitening={"patch": 3}, stages=({"width": 8},))
     network = models.build(settings, 10)
