@@ -165,10 +165,16 @@ def _kept(keep: Path | None) -> Iterator[Path]:
 @main.command()
 @click.option("--config", type=click.Path(path_type=Path, exists=True), required=True)
 @click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
+@click.option(
+    "--rival", metavar="COMMAND",
+    help="Someone else's training, in turn with ours, with {seed} in it; the last line it prints "
+    'is {"accuracy": ..., "seconds": ...}.',
+)  # fmt: skip
 @_of_runs
 def accuracy(
     config: Path,
     overrides: tuple[str, ...],
+    rival: str | None,
     seeds: int,
     keep: Path | None,
     quick: bool,
@@ -178,7 +184,7 @@ def accuracy(
     from benchmarks.accuracy import measure
 
     with _kept(keep) as folder:
-        outcome = measure(config, overrides, seeds, quick, folder)
+        outcome = measure(config, overrides, seeds, quick, folder, rival)
     _conclude(outcome, f"accuracy-{outcome.settings['name']}", quick, records)
 
 

@@ -1,35 +1,83 @@
 """What a recipe reaches, and how long it takes: whole runs over several seeds.
 
 The wall time holds everything: start, data, compilation, training, evaluation. Nothing is left
-out and no run is dropped.
+out and no run is dropped. A rival trains in turn with ours, seed by seed, first every other time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from benchmarks import rival
 from benchmarks.record import Outcome
 from benchmarks.training import train
 from fasttrain.config import load
 
+_NAMES = ("test_accuracy", "wall_seconds", "train_seconds", "images_per_second")
 
-def measure(config: Path, overrides: Sequence[str], seeds: int, quick: bool, keep: Path) -> Outcome:
+
+def measure(
+    config: Path,
+    overrides: Sequence[str],
+    seeds: int,
+    quick: bool,
+    keep: Path,
+    against: str | None = None,
+) -> Outcome:
     """Train `config` once for each seed from 0; `quick` trains one epoch.
 
     The runs lie in `keep`; those that are there already are taken as they are, or finished.
+
+    Args:
+        config: The recipe.
+        overrides: What is changed in it.
+        seeds: How many.
+        quick: One epoch.
+        keep: A folder.
+        against: The command of a rival; see `rival.run`.
     """
     changes = [*overrides, *(["train.epochs=1"] if quick else [])]
     settings = load(config, changes)
-    runs = [
-        train(config, [*changes, f"seed={seed}"], keep / f"seed{seed}") for seed in range(seeds)
-    ]
+    ours, theirs = [], []
+    for seed in range(seeds):
+        other = keep / f"rival-seed{seed}.json"
+        if against and seed % 2:
+            theirs.append(rival.run(against, seed, other))
+        ours.append(train(config, [*changes, f"seed={seed}"], keep / f"seed{seed}"))
+        if against and not seed % 2:
+            theirs.append(rival.run(against, seed, other))
+    runs = {name: [run[name] for run in ours] for name in _NAMES}
     recipe = " ".join([config.name, *overrides])
-    names = ("test_accuracy", "wall_seconds", "train_seconds", "images_per_second")
     return Outcome(
         title=f"{recipe}, {settings.train.epochs} epochs, {seeds} seeds",
         unit="accuracy as a share, seconds, images/s",
-        runs={name: [run[name] for run in runs] for name in names},
+        runs=runs | _compared(ours, theirs, settings.data.batch_size),
         settings=settings.model_dump(mode="json"),
-        details=runs,
+        details=[*ours, *theirs],
     )
+
+
+def _compared(
+    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], batch: int
+) -> dict[str, list[float]]:
+    """The rival's figures, and our time over its time, pair by pair.
+
+    Its own clock is held against all our process takes but compilation, which clocks of its kind
+    leave out. Our first step counts as part of compilation: a later step's time is put back.
+    """
+    if not theirs:
+        return {}
+    pairs = list(zip(ours, theirs, strict=True))
+    return {
+        "rival_accuracy": [run["accuracy"] for run in theirs],
+        "rival_wall_seconds": [run["wall_seconds"] for run in theirs],
+        "rival_seconds": [run["seconds"] for run in theirs],
+        "wall_over_wall": [a["wall_seconds"] / b["wall_seconds"] for a, b in pairs],
+        "clock_over_clock": [
+            (a["wall_seconds"] - a["compile_seconds"] + batch / a["images_per_second"])
+            / b["seconds"]
+            for a, b in pairs
+        ],
+    }

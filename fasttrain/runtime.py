@@ -23,6 +23,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DDPCommunicationHookType, broadcast_object_list
 from torch import Tensor, nn
 
+from fasttrain import memory
 from fasttrain.config import Train
 from fasttrain.errors import UserError
 from fasttrain.interrupts import follow_launcher
@@ -90,6 +91,8 @@ class Runtime:
                 ],
             )
         self.device: torch.device = self._accelerator.device
+        if self.device.type == "cpu":
+            memory.keep_freed()
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.is_first_here: bool = self._accelerator.is_local_main_process
@@ -193,6 +196,7 @@ class Runtime:
 
     def close(self) -> None:
         """Leave the process group, so that another run may follow in this process."""
+        memory.give_back()
         self._accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
 

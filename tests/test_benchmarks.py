@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 
 import psutil
@@ -10,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import scaling
+from benchmarks import rival, scaling
 from benchmarks.__main__ import main
 from benchmarks.battery import Task, tasks, work
 from benchmarks.plot import draw
@@ -47,6 +49,56 @@ def test_a_benchmark_of_a_recipe_runs(name: str, tmp_path: Path) -> None:
     assert content["quick"] is True
     assert all(min(found["all"]) > 0 for found in content["results"].values())
     assert record.with_suffix(".svg").exists()
+
+
+# A rival
+
+
+def says(text: str) -> str:
+    """A command that prints `text`."""
+    return shlex.join([sys.executable, "-c", f"print({text!r})"])
+
+
+def test_a_rival_trains_once_with_every_seed(tmp_path: Path) -> None:
+    command = says('epoch 1\n{"accuracy": 0.{seed}, "seconds": 2}')
+    found = [rival.run(command, seed, tmp_path / f"{seed}.json") for seed in (5, 6)]
+    assert [one["accuracy"] for one in found] == [0.5, 0.6]
+    assert all(one["seconds"] == 2 and one["wall_seconds"] > 0 for one in found)
+    assert rival.run("false", 5, tmp_path / "5.json") == found[0]
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("false", "exit code 1"),
+        (says("94 per cent"), "no JSON object"),
+        (says('{"accuracy": 0.94}'), "no JSON object"),
+        (says(""), "no JSON object"),
+    ],
+)
+def test_a_rival_that_tells_nothing_is_named(command: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=reason):
+        rival.run(command, 0, tmp_path / "kept.json")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_recipe_and_a_rival_are_compared_pair_by_pair(tmp_path: Path) -> None:
+    demo, command = ROOT / "configs" / "demo.yaml", says('{"accuracy": 0.5, "seconds": 1}')
+    words = ["accuracy", "--config", str(demo), "--quick", "--records", str(tmp_path / "records")]
+    words += ["--seeds", "2", "--rival", command, "--keep", str(tmp_path / "runs")]
+    ended = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert ended.exit_code == 0, ended.output
+    (record,) = (tmp_path / "records").glob("*.json")
+    results = {
+        name: found["all"] for name, found in json.loads(record.read_text())["results"].items()
+    }
+    assert results["rival_accuracy"] == [0.5, 0.5]
+    walls = zip(results["wall_seconds"], results["rival_wall_seconds"], strict=True)
+    assert results["wall_over_wall"] == [ours / theirs for ours, theirs in walls]
+    pairs = zip(results["clock_over_clock"], results["wall_seconds"], strict=True)
+    assert all(0 < ratio < wall for ratio, wall in pairs)
 
 
 # The battery

@@ -14,7 +14,7 @@ class SGD(Section):
 
     Momentum follows Sutskever et al., "On the importance of initialization and momentum in deep
     learning", ICML 2013, section 2, in torch's form. `head_lr` is the rate of the output layer,
-    where that is to be another one.
+    where that is to be another one. Norms and biases decay only where `decay_biases` says so.
     """
 
     name: Literal["sgd"] = "sgd"
@@ -23,6 +23,7 @@ class SGD(Section):
     momentum: Share = 0.9
     nesterov: bool = False
     weight_decay: Real = Field(0.0, ge=0)
+    decay_biases: bool = False
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> SGD:

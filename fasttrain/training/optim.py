@@ -91,20 +91,25 @@ def build(optim: config.Optim, model: nn.Module) -> Optimizers:
 
 
 def parameter_groups(
-    named: Mapping[str, nn.Parameter], decay: float, head_lr: float | None = None
+    named: Mapping[str, nn.Parameter],
+    decay: float,
+    head_lr: float | None = None,
+    decay_biases: bool = False,
 ) -> list[dict[str, Any]]:
     """Spare norms and biases, which are all that has fewer than two dimensions, from decay.
 
-    Decaying them costs accuracy (He et al., "Bag of Tricks", arXiv 1812.01187, section 3.1).
+    In long runs decaying them costs accuracy (He et al., "Bag of Tricks", arXiv 1812.01187,
+    section 3.1).
 
     Args:
         named: The parameters.
         decay: Of all others.
         head_lr: The rate of the output layer; by default that of the rest.
+        decay_biases: Spare nothing.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, weight in named.items():
-        spared = weight.ndim < 2 or not decay
+        spared = not decay or (weight.ndim < 2 and not decay_biases)
         apart = head_lr is not None and _is_of_head(name)
         groups.setdefault((apart, spared), []).append(weight)
     return [
@@ -135,8 +140,8 @@ def _build_one(
     optim: config.SGD | config.AdamW, named: Mapping[str, nn.Parameter]
 ) -> torch.optim.Optimizer:
     """One of torch's optimisers, with its fused kernel."""
-    groups = parameter_groups(named, optim.weight_decay, optim.head_lr)
-    settings = optim.model_dump(exclude={"name", "weight_decay", "head_lr"})
-    if isinstance(optim, config.AdamW):
-        return torch.optim.AdamW(groups, fused=True, **settings)
-    return torch.optim.SGD(groups, fused=True, **settings)
+    settings = optim.model_dump(exclude={"name"})
+    decays = {name: settings.pop(name) for name in ("head_lr", "decay_biases") if name in settings}
+    groups = parameter_groups(named, settings.pop("weight_decay"), **decays)
+    kind = torch.optim.AdamW if isinstance(optim, config.AdamW) else torch.optim.SGD
+    return kind(groups, fused=True, **settings)
