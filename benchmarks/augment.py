@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.loaders import BATCH, OURS, WORKERS, batches_per_second, planned
-from benchmarks.record import Outcome
+from benchmarks.record import Outcome, put
 from benchmarks.workbench import installed
 from fasttrain.config import (
     Augmentation,
@@ -114,7 +113,7 @@ def show(outcome: Outcome) -> None:
         speeds = [median(outcome.runs[f"{detail['recipe']} | {loader}"]) for loader in ours]
         plan = f"{detail['plan_ms']:.1f}"
         table.add_row(detail["recipe"], plan, *off, *[f"{speed:,.0f}" for speed in speeds])
-    Console().print(table, highlight=False)
+    put(table)
 
 
 def _plan_milliseconds(plan: TrainingPlan, repetitions: int = 5) -> float:

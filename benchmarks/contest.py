@@ -12,10 +12,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.record import Outcome
+from benchmarks.record import Outcome, put
 from benchmarks.training import train
 from fasttrain.config import Config, load
 from fasttrain.data.outline import outline
@@ -123,7 +122,7 @@ def show(outcome: Outcome) -> None:
             f"{detail['multiply_adds']:,}",
             f"{mean(run['wall_seconds'] for run in detail['runs']):,.0f}",
         )
-    Console().print(table, highlight=False)
+    put(table)
 
 
 def steps(outcome: Outcome) -> list[str]:

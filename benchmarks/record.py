@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from fasttrain.files import write_text
 from fasttrain.observe import environment
 
 FOLDER = Path(__file__).parent / "records"
+_WIDTH = 160  # characters
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,13 @@ def show(outcome: Outcome) -> None:
     for name, figures in outcome.runs.items():
         row = [_short(value) for value in (median(figures), min(figures), max(figures))]
         table.add_row(name, *row, *([f"{median(ratios[name]):.2f}"] if ratios else []))
-    Console().print(table, highlight=False)
+    put(table)
+
+
+def put(table: Table) -> None:
+    """Print a table; in a file or a pipe, which has no width, no column is cut."""
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    console.print(table, highlight=False)
 
 
 def save(outcome: Outcome, name: str, quick: bool, folder: Path = FOLDER) -> Path:

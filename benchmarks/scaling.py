@@ -19,10 +19,9 @@ from statistics import median
 from typing import Any, Literal
 
 import psutil
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.record import Outcome
+from benchmarks.record import Outcome, put
 from fasttrain.config import load
 from fasttrain.errors import UserError
 from fasttrain.observe import journal
@@ -214,4 +213,4 @@ def show_cluster(outcome: Outcome, step: float | None = None) -> None:
     for world in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512):
         shares = [f"{expected_efficiency(step, gradient, world, link):.1%}" for link in LINKS]
         table.add_row(str(world), *shares)
-    Console().print(table, highlight=False)
+    put(table)

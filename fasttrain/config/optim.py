@@ -13,13 +13,12 @@ class SGD(Section):
     """Stochastic gradient descent; weight decay is added to the gradient.
 
     Momentum follows Sutskever et al., "On the importance of initialization and momentum in deep
-    learning", ICML 2013, section 2, in torch's form. `head_lr` is the rate of the output layer,
-    where that is to be another one. Norms and biases decay only where `decay_biases` says so.
+    learning", ICML 2013, section 2, in torch's form. Norms and biases decay only where
+    `decay_biases` says so.
     """
 
     name: Literal["sgd"] = "sgd"
     lr: Real = Field(0.01, gt=0)
-    head_lr: Real | None = Field(None, gt=0)
     momentum: Share = 0.9
     nesterov: bool = False
     weight_decay: Real = Field(0.0, ge=0)
@@ -33,14 +32,10 @@ class SGD(Section):
 
 
 class AdamW(Section):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2).
-
-    `head_lr` is the rate of the output layer, where that is to be another one.
-    """
+    """Adam with decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2)."""
 
     name: Literal["adamw"] = "adamw"
     lr: Real = Field(1e-3, gt=0)
-    head_lr: Real | None = Field(None, gt=0)
     betas: tuple[Share, Share] = (0.9, 0.999)
     eps: Real = Field(1e-8, gt=0)
     weight_decay: Real = Field(0.01, ge=0)

@@ -91,10 +91,7 @@ def build(optim: config.Optim, model: nn.Module) -> Optimizers:
 
 
 def parameter_groups(
-    named: Mapping[str, nn.Parameter],
-    decay: float,
-    head_lr: float | None = None,
-    decay_biases: bool = False,
+    named: Mapping[str, nn.Parameter], decay: float, decay_biases: bool = False
 ) -> list[dict[str, Any]]:
     """Spare norms and biases, which are all that has fewer than two dimensions, from decay.
 
@@ -104,21 +101,15 @@ def parameter_groups(
     Args:
         named: The parameters.
         decay: Of all others.
-        head_lr: The rate of the output layer; by default that of the rest.
         decay_biases: Spare nothing.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, weight in named.items():
+    groups: dict[bool, list[nn.Parameter]] = {}
+    for weight in named.values():
         spared = not decay or (weight.ndim < 2 and not decay_biases)
-        apart = head_lr is not None and _is_of_head(name)
-        groups.setdefault((apart, spared), []).append(weight)
+        groups.setdefault(spared, []).append(weight)
     return [
-        {
-            "params": groups[apart, spared],
-            "weight_decay": 0.0 if spared else decay,
-            **({"lr": head_lr} if apart else {}),
-        }
-        for apart, spared in sorted(groups)  # checkpoints name a weight by its place in here
+        {"params": groups[spared], "weight_decay": 0.0 if spared else decay}
+        for spared in sorted(groups)  # checkpoints name a weight by its place in here
     ]
 
 
@@ -141,7 +132,7 @@ def _build_one(
 ) -> torch.optim.Optimizer:
     """One of torch's optimisers, with its fused kernel."""
     settings = optim.model_dump(exclude={"name"})
-    decays = {name: settings.pop(name) for name in ("head_lr", "decay_biases") if name in settings}
-    groups = parameter_groups(named, settings.pop("weight_decay"), **decays)
+    decays = settings.pop("weight_decay"), settings.pop("decay_biases", False)
+    groups = parameter_groups(named, *decays)
     kind = torch.optim.AdamW if isinstance(optim, config.AdamW) else torch.optim.SGD
     return kind(groups, fused=True, **settings)
