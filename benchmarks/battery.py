@@ -23,7 +23,7 @@ from fasttrain.errors import UserError
 from fasttrain.files import write_text
 
 _ROOT = Path(__file__).parent.parent
-_SMALL, _STRONG = "configs/baseline.yaml", "configs/advanced.yaml"
+_SMALL, _FAST, _STRONG = (f"configs/{name}.yaml" for name in ("baseline", "speed94", "advanced"))
 _GRACE = 20  # seconds that a run has to stop with a checkpoint
 
 
@@ -56,11 +56,17 @@ def _benchmark(name: str, *words: str) -> tuple[str, ...]:
 
 def tasks(keep: Path) -> tuple[Task, ...]:
     """The battery, in order; runs that take longer stay in `keep` and are gone on with."""
-    runs = str(keep / "baseline")
+
+    def runs(config: str) -> tuple[str, ...]:
+        return _benchmark("accuracy", "--config", config, "--keep", str(keep / Path(config).stem))
+
     return (
         Task("parity", ("pytest", "-q", "-m", "gpu", "tests"), 0.2),
         Task("loaders", _benchmark("loaders", "--batch", "1024", "--workers", "16"), 0.15),
-        Task("baseline", _benchmark("accuracy", "--config", _SMALL, "--keep", runs), 0.25),
+        Task("speed94", runs(_FAST), 0.25),
+        Task("data of speed94", _benchmark("train", "--config", _FAST), 0.2),
+        Task("step of speed94", _benchmark("step", "--config", _FAST), 0.25),
+        Task("baseline", runs(_SMALL), 0.25),
         Task("step of advanced", _benchmark("step", "--config", _STRONG), 0.25),
         Task("data of advanced", _benchmark("train", "--config", _STRONG), 0.2),
         Task("data of baseline", _benchmark("train", "--config", _SMALL), 0.2),
