@@ -8,6 +8,8 @@ from fasttrain.config import Config
 from fasttrain.data.outline import Outline
 from fasttrain.models.summary import Summary, summarize
 from fasttrain.training.parts import count_training
+from fasttrain.training.resizing import scaled
+from fasttrain.training.schedule import to_steps
 
 
 def describe(config: Config, data: Outline) -> Table:
@@ -35,11 +37,18 @@ def describe(config: Config, data: Outline) -> Table:
 
 def _cost(config: Config, data: Outline, summary: Summary) -> str:
     """The operations of all training steps; a last short batch of an epoch is not trained on."""
-    batch = config.data.batch_size
-    pictures = count_training(config, data.pictures) // batch * batch
-    epochs = config.train.epochs
-    flops = summary.training_flops(pictures * epochs)
-    return (
-        f"training: 3 x 2 x {summary.multiply_adds:,} multiply-adds x {pictures:,} pictures x "
-        f"{epochs} epochs = {flops / 1e15:.3g} PFLOP"
-    )
+    batch, epochs = config.data.batch_size, config.train.epochs
+    steps_per_epoch = count_training(config, data.pictures) // batch
+    total, begun = steps_per_epoch * epochs, 0
+    parts, flops = [], 0
+    for resize in [*config.train.resize, None]:  # nothing resizes the last part of the run
+        end = to_steps(resize.until, steps_per_epoch, total) if resize else total
+        size = scaled(data.size, resize.scale) if resize else data.size
+        pictures, begun = (end - begun) * batch, end
+        if not pictures:
+            continue
+        seen = summarize(config.model, data.classes, size) if resize else summary
+        flops += seen.training_flops(pictures)
+        parts.append(f"{seen.multiply_adds:,} x {pictures:,} pictures of {size[0]} x {size[1]}")
+    work = " + ".join(parts)
+    return f"training: 3 x 2 multiply-adds x ({work}) = {flops / 1e15:.3g} PFLOP"

@@ -42,19 +42,32 @@ def test_it_shows_layers_and_the_cost_of_the_run_without_the_data_set(config: Pa
     assert "blocks.1.branches.0.convolution" in result.output
     assert "48 x 16 x 16" in result.output
     assert f"{9 * 8 * 48 * 256:,}" in result.output
-    assert f"{multiply_adds:,} multiply-adds x 45,000 pictures x 20 epochs" in result.output
+    assert f"({multiply_adds:,} x 900,000 pictures of 32 x 32)" in _flat(result.output)
     assert f"= {6 * multiply_adds * 45_000 * 20 / 1e15:.3g} PFLOP" in result.output
 
 
 def test_pictures_that_fill_no_batch_are_not_counted(config: Path) -> None:
-    assert "44,800 pictures" in run(config, "data.batch_size=400").output
+    found = run(config, "data.batch_size=400", "train.epochs=1").output
+    assert "44,800 pictures" in _flat(found)
+
+
+def test_smaller_pictures_cost_less(config: Path) -> None:
+    found = run(config, "train.epochs=4", "train.resize=[{scale: 0.5, until: 25%}]").output
+    layer, head = 9 * 3 * 24 + 9 * 8 * 48 // 4, 9 + 24 + 160
+    small, large = layer * 256 + head, layer * 1024 + head
+    assert f"({small:,} x 45,000 pictures of 16 x 16 + {large:,} x 135,000" in _flat(found)
+    assert f"= {6 * (small * 45_000 + large * 135_000) / 1e15:.3g} PFLOP" in _flat(found)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
 
 
 @pytest.mark.parametrize("dataset", ["cifar100", "shapes"])
 def test_other_data_sets_are_known_by_their_names(config: Path, dataset: str) -> None:
     result = run(config, f"data.dataset={dataset}")
-    pictures, classes = ("45,000", 100) if dataset == "cifar100" else ("5,000", 10)
-    assert f"{pictures} pictures" in result.output
+    pictures, classes = ("900,000", 100) if dataset == "cifar100" else ("100,000", 10)
+    assert f"{pictures} pictures" in _flat(result.output)
     assert f"{17 * classes:,}" in result.output
 
 
