@@ -127,20 +127,23 @@ def startup(config: Path, overrides: tuple[str, ...], quick: bool, records: Path
 @main.command()
 @click.option("--processes", type=click.IntRange(2), default=2, show_default=True)
 @click.option("--step", type=float, help="Seconds of a step to expect of a GPU, for the outlook.")
+@click.option("--link", metavar="NAME", help="What joins the processes, if it is not the loopback.")
 @_of_a_recipe
 def scaling(
     config: Path,
     overrides: tuple[str, ...],
     processes: int,
     step: float | None,
+    link: str | None,
     quick: bool,
     records: Path,
 ) -> None:
     """1 to N processes: images/s, bytes a step, and what a cluster can be expected to do."""
     from benchmarks.scaling import measure, show_cluster
 
-    outcome = measure(config, overrides, processes, quick)
-    _conclude(outcome, f"scaling-{config.stem}", quick, records)
+    outcome = measure(config, overrides, processes, quick, link)
+    place = f"-{link.replace(' ', '-')}" if link else ""
+    _conclude(outcome, f"scaling-{config.stem}{place}", quick, records)
     show_cluster(outcome, step)
 
 

@@ -107,10 +107,14 @@ def expected_efficiency(step: float, gradient: int, world: int, link: Link) -> f
     return step / (step + max(0.0, sending - _BACKWARD * step))
 
 
-def measure(config: Path, overrides: tuple[str, ...], processes: int, quick: bool) -> Outcome:
+def measure(
+    config: Path, overrides: tuple[str, ...], processes: int, quick: bool, link: str | None = None
+) -> Outcome:
     """Train for an epoch with 1 to that many processes in turn, several times over.
 
-    With several, gradients go from one to the other as they are, and at half the bytes.
+    With several, gradients go from one to the other as they are, and at half the bytes. A slow
+    link can be tried on one machine, as root: `unshare -n` gives a network of one's own, and
+    `tc qdisc add dev lo root tbf rate 100mbit burst 256kb latency 400ms` slows its loopback.
     """
     repetitions = 1 if quick else 5
     settings = load(config, overrides)
@@ -135,7 +139,8 @@ def measure(config: Path, overrides: tuple[str, ...], processes: int, quick: boo
                 }
             )
     return Outcome(
-        title=f"{settings.name}, processes of one thread, {share} pictures each",
+        title=f"{settings.name}, processes of one thread, {share} pictures each"
+        + (f", over {link}" if link else ""),
         unit="images/s",
         runs=runs,
         baseline=ways[0].name,
