@@ -69,15 +69,17 @@ def _compared(
     """
     if not theirs:
         return {}
-    pairs = list(zip(ours, theirs, strict=True))
+    clock = [
+        run["wall_seconds"] - run["compile_seconds"] + batch / run["images_per_second"]
+        for run in ours
+    ]
+    rival = {
+        name: [run[name] for run in theirs] for name in ("accuracy", "seconds", "wall_seconds")
+    }
+    walls = zip(ours, rival["wall_seconds"], strict=True)
     return {
-        "rival_accuracy": [run["accuracy"] for run in theirs],
-        "rival_wall_seconds": [run["wall_seconds"] for run in theirs],
-        "rival_seconds": [run["seconds"] for run in theirs],
-        "wall_over_wall": [a["wall_seconds"] / b["wall_seconds"] for a, b in pairs],
-        "clock_over_clock": [
-            (a["wall_seconds"] - a["compile_seconds"] + batch / a["images_per_second"])
-            / b["seconds"]
-            for a, b in pairs
-        ],
+        "clock_seconds": clock,
+        **{f"rival_{name}": figures for name, figures in rival.items()},
+        "clock_over_clock": [a / b for a, b in zip(clock, rival["seconds"], strict=True)],
+        "wall_over_wall": [a["wall_seconds"] / b for a, b in walls],
     }

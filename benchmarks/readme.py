@@ -132,6 +132,25 @@ def _contest(name: str) -> Callable[[Path], str]:
     return table
 
 
+def _rival(records: Path) -> str:
+    """The newest recipe that someone else's training took turns with."""
+    path, record = newest(records, "accuracy-speed94")
+    found = {name: summary["all"] for name, summary in record["results"].items()}
+    ours = [found["test_accuracy"], found["clock_seconds"], found["wall_seconds"]]
+    theirs = [found[f"rival_{name}"] for name in ("accuracy", "seconds", "wall_seconds")]
+    rows = [
+        [name, _accuracy(accuracy), *(f"{median(each):,.0f} s" for each in times)]
+        for name, (accuracy, *times) in (("`speed94`", ours), ("the rival", theirs))
+    ]
+    ratios = (found["clock_over_clock"], found["wall_over_wall"])
+    rows.append(["ours over theirs, pair by pair", "", *map(_spread, ratios)])
+    return _table(["", "test accuracy", "the field's clock", "whole process"], rows, [path])
+
+
+def _spread(figures: list[float]) -> str:
+    return f"{median(figures):.3f} ({min(figures):.3f} to {max(figures):.3f})"
+
+
 def _costs(records: Path) -> str:
     """Every record that compares a way of training with one that lacks something."""
     rows, sources = [], []
@@ -161,5 +180,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "recipes": _recipes,
     "ladder": _contest("ladder"),
     "control": _contest("control"),
+    "rival": _rival,
     "costs": _costs,
 }

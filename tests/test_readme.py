@@ -64,3 +64,22 @@ def test_a_table_that_does_not_exist_is_named() -> None:
 def test_a_table_without_records_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no record of loaders; run python -m benchmarks"):
         render(asked("loaders"), tmp_path)
+
+
+def test_a_rival_stands_beside_the_recipe(tmp_path: Path) -> None:
+    results = {
+        "test_accuracy": [0.94, 0.95],
+        "clock_seconds": [600, 620],
+        "wall_seconds": [640, 660],
+        "rival_accuracy": [0.94, 0.941],
+        "rival_seconds": [1000, 1000],
+        "rival_wall_seconds": [1280, 1100],
+        "clock_over_clock": [0.6, 0.62],
+        "wall_over_wall": [0.5, 0.6],
+    }
+    record = {"quick": False, "results": {name: {"all": each} for name, each in results.items()}}
+    (tmp_path / "accuracy-speed94-20260101-000000.json").write_text(json.dumps(record))
+    drawn = render(asked("rival"), tmp_path)
+    assert "| `speed94` | 94.50 % (94.00, 95.00) | 610 s | 650 s |" in drawn
+    assert "| the rival | 94.05 % (94.00, 94.10) | 1,000 s | 1,190 s |" in drawn
+    assert "0.610 (0.600 to 0.620) | 0.550 (0.500 to 0.600) |" in drawn
