@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasttrain.config import CnnModel
-from fasttrain.models.blocks import max_pool_2x2
+from fasttrain.models.pooling import max_pool_2x2
 
 
 class CNN(nn.Module):

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fasttrain.config import WhitenedCnnModel
-from fasttrain.models.blocks import activation, global_max_pool, init_kaiming, max_pool_2x2
+from fasttrain.models.blocks import activation, init_kaiming
+from fasttrain.models.pooling import global_max_pool, max_pool_2x2
 from fasttrain.models.whitening import Whitening
 
 
