@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fasttrain import memory
 from fasttrain.config import Config
 from fasttrain.data import sources
 from fasttrain.data.loader import Loader, Pictures, ResolvedLoader, choose
@@ -45,7 +46,7 @@ class Workbench:
         """The loader that the configuration names."""
         runtime = Runtime(self.config.train)
         loader, _ = parts.training_loader(self.config, self.store, self.plan, runtime)
-        runtime.close()
+        _close(runtime)
         return loader
 
     def batch(self) -> Pictures:
@@ -85,9 +86,16 @@ def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None =
         change(optimizer)
     average = Average(model, config.train.ema) if config.train.ema else None
     step = TrainingStep(model, optimizer, runtime, config.train, config.seed, average)
-    runtime.close()
+    _close(runtime)
     model.train()
     return Workbench(config, store, plan, model, step, runtime)
+
+
+def _close(runtime: Runtime) -> None:
+    """Let another one follow; memory is looked after as in a run."""
+    runtime.close()
+    if runtime.device.type == "cpu":
+        memory.keep_freed()
 
 
 def installed(names: Iterable[ResolvedLoader], device: torch.device) -> list[ResolvedLoader]:
