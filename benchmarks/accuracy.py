@@ -16,6 +16,7 @@ from benchmarks.training import train
 from fasttrain.config import load
 
 _NAMES = ("test_accuracy", "wall_seconds", "train_seconds", "images_per_second")
+_UNITS = {"accuracy": "share", "seconds": "seconds", "second": "images/s"}  # by a name's end
 
 
 def measure(
@@ -49,13 +50,15 @@ def measure(
         if against and not seed % 2:
             theirs.append(rival.run(against, seed, other))
     runs = {name: [run[name] for run in ours] for name in _NAMES}
-    recipe = " ".join([config.name, *overrides])
+    runs |= _compared(ours, theirs, settings.data.batch_size)
+    recipe = " ".join([settings.name, *overrides])
     return Outcome(
         title=f"{recipe}, {settings.train.epochs} epochs, {seeds} seeds",
         unit="accuracy as a share, seconds, images/s",
-        runs=runs | _compared(ours, theirs, settings.data.batch_size),
+        runs=runs,
         settings=settings.model_dump(mode="json"),
         details=[*ours, *theirs],
+        units={name: _UNITS.get(name.split("_")[-1], "ours over theirs") for name in runs},
     )
 
 

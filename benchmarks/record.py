@@ -31,6 +31,7 @@ class Outcome:
         settings: What the measurement was made with.
         baseline: The competitor that the others are compared with, repetition by repetition.
         details: What else is worth keeping of each repetition.
+        units: The unit of each figure, where they are not the same for all.
     """
 
     title: str
@@ -39,6 +40,15 @@ class Outcome:
     settings: dict[str, Any]
     baseline: str | None = None
     details: list[dict[str, Any]] | None = None
+    units: dict[str, str] | None = None
+
+    def by_unit(self) -> dict[str, dict[str, list[float]]]:
+        """The repetitions, by what they count: only those of one unit can share a scale."""
+        groups: dict[str, dict[str, list[float]]] = {}
+        for name, figures in self.runs.items():
+            unit = self.units[name] if self.units else self.unit
+            groups.setdefault(unit, {})[name] = figures
+        return groups
 
     def ratios(self) -> dict[str, list[float]]:
         """Every competitor over the baseline, repetition by repetition."""

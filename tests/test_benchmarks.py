@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -34,6 +35,15 @@ def test_a_picture_names_every_competitor_and_is_the_same_each_time(tmp_path: Pa
     drawn = (tmp_path / "one.svg").read_text()
     assert drawn == (tmp_path / "two.svg").read_text()
     assert all(text in drawn for text in ("this", "that", "images/s", OUTCOME.title))
+
+
+def test_figures_of_different_units_share_no_scale(tmp_path: Path) -> None:
+    mixed = replace(OUTCOME, units={"this": "seconds", "that": "share"})
+    assert list(mixed.by_unit()) == ["seconds", "share"]
+    draw(mixed, tmp_path / "mixed.svg")
+    drawn = (tmp_path / "mixed.svg").read_text()
+    assert all(text in drawn for text in ("seconds", "share", OUTCOME.title))
+    assert OUTCOME.by_unit() == {"images/s": OUTCOME.runs}
 
 
 @pytest.mark.long
