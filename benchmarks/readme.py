@@ -42,8 +42,8 @@ _MARKED = re.compile(
 )
 
 
-def newest(records: Path, pattern: str) -> tuple[Path, Record]:
-    """The last record of that name that is no first look.
+def newest(records: Path, pattern: str, figure: str | None = None) -> tuple[Path, Record]:
+    """The last record of that name that is no first look, and has that figure.
 
     Raises:
         UserError: there is none.
@@ -52,7 +52,7 @@ def newest(records: Path, pattern: str) -> tuple[Path, Record]:
     for path in sorted(records.glob("*.json"), reverse=True):
         if form.fullmatch(path.name):
             content: Record = json.loads(path.read_text())
-            if not content["quick"]:
+            if not content["quick"] and (figure is None or figure in content["results"]):
                 return path, content
     name = re.split(r"\W", pattern)[0]
     raise UserError(f"{records} holds no record of {name}; run python -m benchmarks")
@@ -133,8 +133,8 @@ def _contest(name: str) -> Callable[[Path], str]:
 
 
 def _rival(records: Path) -> str:
-    """The newest recipe that someone else's training took turns with."""
-    path, record = newest(records, "accuracy-speed94")
+    """The newest runs that someone else's training took turns with."""
+    path, record = newest(records, "accuracy-speed94", "rival_accuracy")
     found = {name: summary["all"] for name, summary in record["results"].items()}
     ours = [found["test_accuracy"], found["clock_seconds"], found["wall_seconds"]]
     theirs = [found[f"rival_{name}"] for name in ("accuracy", "seconds", "wall_seconds")]
@@ -172,7 +172,7 @@ def _ratio(record: Record, way: str) -> str:
     found = record["ratios"].get(way)
     if found is None or way == record["baseline"]:
         return ""
-    return f"{found['median']:.3f} ({found['minimum']:.3f} to {found['maximum']:.3f})"
+    return _spread(found["all"])
 
 
 TABLES: dict[str, Callable[[Path], str]] = {

@@ -100,6 +100,7 @@ def save(outcome: Outcome, name: str, quick: bool, folder: Path = FOLDER) -> Pat
         "benchmark": name,
         "title": outcome.title,
         "unit": outcome.unit,
+        "units": outcome.units,
         "quick": quick,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "environment": environment.describe(),

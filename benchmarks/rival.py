@@ -19,7 +19,7 @@ from fasttrain.files import write_text
 
 
 def run(command: str, seed: int, keep: Path) -> dict[str, Any]:
-    """Let a rival train with a seed; what it reached before is taken from `keep`.
+    """Let a rival train with a seed; what the same command reached before is taken from `keep`.
 
     Args:
         command: Its command line; `{seed}` in it is replaced by the number.
@@ -30,11 +30,13 @@ def run(command: str, seed: int, keep: Path) -> dict[str, Any]:
         `command`, `accuracy`, `seconds`, and `wall_seconds` of the whole process.
 
     Raises:
-        UserError: the command does not end well, or its last line is something else.
+        UserError: the command does not end well, its last line is something else, or another
+            command's result is kept there.
     """
     if not keep.exists():
         line = command.replace("{seed}", str(seed))
         start = time.perf_counter()
+        # The command is the user's own, and no shell reads it.
         done = subprocess.run(shlex.split(line), stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
         wall = time.perf_counter() - start
         if done.returncode:
@@ -43,6 +45,8 @@ def run(command: str, seed: int, keep: Path) -> dict[str, Any]:
         keep.parent.mkdir(parents=True, exist_ok=True)
         write_text(keep, json.dumps(found))
     kept: dict[str, Any] = json.loads(keep.read_text())
+    if kept["command"] != command:
+        raise UserError(f"{keep} is of another --rival, '{kept['command']}'; choose another --keep")
     return kept
 
 

@@ -51,7 +51,8 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
     for _ in range(repetitions):
         for name, variant in variants.items():
             batch = itertools.repeat(batches[name])
-            memory.keep_freed() if name == KEPT else memory.give_back()
+            if KEPT in variants:
+                memory.keep_freed() if name == KEPT else memory.give_back()
             variant.images_per_second(batch, 1)  # finds its memory
             runs[name].append(variant.images_per_second(batch, steps[name]))
     summary = summarize(base.model, len(bench.store.classes), bench.store.size)

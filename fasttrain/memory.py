@@ -1,8 +1,8 @@
 """What the C library does with memory that a training step frees.
 
 glibc hands large blocks back to the system at once (mallopt(3), M_MMAP_THRESHOLD), so each step
-has all its activations mapped and cleared again, page by page: a third of its time, where pictures
-are many and cores are few. Kept by the process they are simply used again.
+has all its activations mapped and cleared again, page by page: more than a quarter of its time,
+where batches are large and cores are few. Kept by the process they are simply used again.
 """
 
 from __future__ import annotations

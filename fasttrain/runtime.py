@@ -196,7 +196,8 @@ class Runtime:
 
     def close(self) -> None:
         """Leave the process group, so that another run may follow in this process."""
-        memory.give_back()
+        if self.device.type == "cpu":
+            memory.give_back()
         self._accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
 

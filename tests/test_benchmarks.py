@@ -74,7 +74,10 @@ def test_a_rival_trains_once_with_every_seed(tmp_path: Path) -> None:
     found = [rival.run(command, seed, tmp_path / f"{seed}.json") for seed in (5, 6)]
     assert [one["accuracy"] for one in found] == [0.5, 0.6]
     assert all(one["seconds"] == 2 and one["wall_seconds"] > 0 for one in found)
-    assert rival.run("false", 5, tmp_path / "5.json") == found[0]
+    (tmp_path / "5.json").write_text(json.dumps({**found[0], "seconds": 3}))
+    assert rival.run(command, 5, tmp_path / "5.json")["seconds"] == 3  # it did not train again
+    with pytest.raises(UserError, match="another --rival"):
+        rival.run("false", 5, tmp_path / "5.json")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ def test_a_rival_stands_beside_the_recipe(tmp_path: Path) -> None:
     }
     record = {"quick": False, "results": {name: {"all": each} for name, each in results.items()}}
     (tmp_path / "accuracy-speed94-20260101-000000.json").write_text(json.dumps(record))
+    alone = {"quick": False, "results": {"test_accuracy": {"all": [0.96]}}}
+    (tmp_path / "accuracy-speed94-20260102-000000.json").write_text(json.dumps(alone))
     drawn = render(asked("rival"), tmp_path)
     assert "| `speed94` | 94.50 % (94.00, 95.00) | 610 s | 650 s |" in drawn
     assert "| the rival | 94.05 % (94.00, 94.10) | 1,000 s | 1,190 s |" in drawn

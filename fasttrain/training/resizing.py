@@ -51,6 +51,7 @@ class Resizer:
         total: int,
         device: torch.device,
     ) -> None:
+        self._size, self._total = size, total
         self.sizes = [scaled(size, each.scale) for each in resizes]
         self._ends = [to_steps(each.until, steps_per_epoch, total) for each in resizes]
         if self._ends != sorted(self._ends):
@@ -59,6 +60,13 @@ class Resizer:
         self._matrices = [
             Matrices(*(side.to(device) for side in matrices(size, small))) for small in self.sizes
         ]
+
+    def phases(self) -> list[tuple[tuple[int, int], int]]:
+        """Every size the pictures have, in order, and how many steps it lasts; none lasts 0."""
+        starts, ends = [0, *self._ends], [*self._ends, self._total]
+        sizes = [*self.sizes, self._size]
+        steps = [end - start for start, end in zip(starts, ends, strict=True)]
+        return [(size, count) for size, count in zip(sizes, steps, strict=True) if count]
 
     def __call__(self, step: int) -> Matrices | None:
         """What resizes the pictures of step number `step`, counted from 0; `None` for nothing."""

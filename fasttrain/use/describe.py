@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from rich.table import Table
 
 from fasttrain.config import Config
 from fasttrain.data.outline import Outline
 from fasttrain.models.summary import Summary, summarize
 from fasttrain.training.parts import count_training
-from fasttrain.training.resizing import scaled
-from fasttrain.training.schedule import to_steps
+from fasttrain.training.resizing import Resizer
 
 
 def describe(config: Config, data: Outline) -> Table:
@@ -37,17 +37,13 @@ def describe(config: Config, data: Outline) -> Table:
 
 def _cost(config: Config, data: Outline, summary: Summary) -> str:
     """The operations of all training steps; a last short batch of an epoch is not trained on."""
-    batch, epochs = config.data.batch_size, config.train.epochs
-    steps_per_epoch = count_training(config, data.pictures) // batch
-    total, begun = steps_per_epoch * epochs, 0
+    train, batch = config.train, config.data.batch_size
+    steps = count_training(config, data.pictures) // batch
+    resizer = Resizer(train.resize, data.size, steps, steps * train.epochs, torch.device("cpu"))
     parts, flops = [], 0
-    for resize in [*config.train.resize, None]:  # nothing resizes the last part of the run
-        end = to_steps(resize.until, steps_per_epoch, total) if resize else total
-        size = scaled(data.size, resize.scale) if resize else data.size
-        pictures, begun = (end - begun) * batch, end
-        if not pictures:
-            continue
-        seen = summarize(config.model, data.classes, size) if resize else summary
+    for size, count in resizer.phases():
+        pictures = count * batch
+        seen = summary if size == data.size else summarize(config.model, data.classes, size)
         flops += seen.training_flops(pictures)
         parts.append(f"{seen.multiply_adds:,} x {pictures:,} pictures of {size[0]} x {size[1]}")
     work = " + ".join(parts)

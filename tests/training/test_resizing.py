@@ -43,6 +43,14 @@ def test_what_comes_later_is_known() -> None:
         assert [len(by.rows) if by else 32 for by in found.after(step)] == sizes
 
 
+def test_the_phases_are_the_sizes_of_all_steps() -> None:
+    found = resizer(HALF, MOST)
+    heights = [height(found, step) for step in range(100)]
+    assert [side for (side, _), count in found.phases() for _ in range(count)] == heights
+    whole = resizer(Resize(scale=0.5, until="100%"))
+    assert whole.phases() == [((16, 16), 100)]
+
+
 def test_entries_that_end_too_early_are_refused() -> None:
     with pytest.raises(UserError, match=r"train\.resize: each entry ends after the one before it"):
         resizer(MOST, HALF)
