@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -48,9 +47,12 @@ class _MaxPool(torch.autograd.Function):
         (places,) = ctx.saved_tensors
         corner = torch.arange(4, dtype=places.dtype, device=places.device).view(2, 1, 2, 1)
         spread = torch.where(_blocks(places) == corner, _blocks(gradient), 0)
-        whole = spread.flatten(3, 4).flatten(1, 2)  # (B, H, W, C)
-        down, right = ctx.size[0] - whole.shape[1], ctx.size[1] - whole.shape[2]
-        return F.pad(whole, (0, 0, 0, right, 0, down)).movedim(3, 1)
+        even = spread.flatten(3, 4).flatten(1, 2)  # (B, H, W, C) but for an odd last row or column
+        batch, height, width, channels = even.shape
+        # `F.pad` would do; but for it the compiler has all that comes before change its layout.
+        whole = even.new_zeros(batch, *ctx.size, channels)
+        whole[:, :height, :width] = even
+        return whole.movedim(3, 1)
 
 
 def _blocks(pooled: Tensor) -> Tensor:
