@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fasttrain.training.gaps import Gaps
+
 Phase = Literal["train", "data", "compile", "evaluate", "checkpoint"]
 PHASES: tuple[Phase, ...] = ("train", "data", "compile", "evaluate", "checkpoint")
 
@@ -18,14 +20,19 @@ class Clock:
     """Splits the wall time of a run into phases: every second belongs to exactly one.
 
     `data` is waiting for the loader, `train` the rest of the training loop, `compile` the first
-    step and the evaluation's warm-up, in which code is generated.
+    step and the evaluation's warm-up, in which code is generated. On a GPU, beside which the host
+    runs ahead, `data` is what the GPU says it waited.
+
+    Args:
+        gaps: Knows what a GPU waited; without it, the host's waiting counts.
 
     Attributes:
         seconds: Seconds for each phase.
         images: Pictures trained on over all ranks, the first step left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gaps: Gaps | None = None) -> None:
+        self._gaps = gaps
         self.seconds: dict[Phase, float] = dict.fromkeys(PHASES, 0.0)
         self.images = 0
         self._last = time.perf_counter()
@@ -38,8 +45,25 @@ class Clock:
     def lap(self, phase: Phase) -> None:
         """Give the time since the last lap to a phase."""
         now = time.perf_counter()
-        self.seconds[phase] += now - self._last
+        if self._gaps is None:
+            self.seconds[phase] += now - self._last
+        else:
+            self._lap_beside(self._gaps, phase, now - self._last)
         self._last = now
+
+    def _lap_beside(self, gaps: Gaps, phase: Phase, seconds: float) -> None:
+        """The host's time is training's, until the device says how much of it was waiting."""
+        match phase:
+            case "train":
+                gaps.open()
+            case "data":
+                gaps.close()
+            case _:
+                gaps.drop()
+        self.seconds["train" if phase == "data" else phase] += seconds
+        waited = min(gaps.take(), self.seconds["train"])
+        self.seconds["train"] -= waited
+        self.seconds["data"] += waited
 
     @property
     def train_seconds(self) -> float:

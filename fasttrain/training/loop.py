@@ -28,6 +28,7 @@ from fasttrain.training.clock import Clock
 from fasttrain.training.divergence import BadStepError
 from fasttrain.training.evaluate import Evaluation, Evaluator
 from fasttrain.training.figures import Figures
+from fasttrain.training.gaps import Gaps
 from fasttrain.training.saving import Saver
 from fasttrain.training.state import State
 from fasttrain.training.step import NEVER, TrainingStep
@@ -85,7 +86,7 @@ class Training:
         self.evaluator = Evaluator(
             average.model if average else self.model, runtime, config.train.tta
         )
-        self.clock = Clock()
+        self.clock = Clock(Gaps() if runtime.device.type == "cuda" else None)
         self.figures = Figures(self.step, self.clock, self.plan, config.data.batch_size, runtime)
         self.state = State(
             self.model, average, optimizer, self.step, self.clock, runtime,
