@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fasttrain import models
@@ -15,7 +16,7 @@ from fasttrain.data.augment import Transform
 from fasttrain.data.loader import Loader, choose, make_loader
 from fasttrain.data.plan import EvaluationPlan, Shard, TrainingPlan, holdout
 from fasttrain.data.randomness import Ints
-from fasttrain.data.store import Split, Store
+from fasttrain.data.store import Split, Store, let_go
 from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
 from fasttrain.training import schedule
@@ -148,7 +149,7 @@ def training_loader(
 def validation_split(config: Config, store: Store) -> Split:
     """The held-out part of the training set, which may be empty."""
     _, held_out = split_training(config, store)
-    return Split(store.train.images[held_out], store.train.labels[held_out])
+    return Split(_copied(store, held_out), store.train.labels[held_out])
 
 
 def evaluation_pass(config: Config, store: Store, split: Split, runtime: Place) -> Evaluation:
@@ -200,5 +201,12 @@ def evenly(pictures: Ints, count: int) -> Ints:
 
 def _normalized(store: Store, pictures: Ints) -> Tensor:
     """Training pictures as the model sees them, unchanged, (N, 3, H, W) on the host."""
-    images = torch.from_numpy(store.train.images[pictures])
+    images = torch.from_numpy(_copied(store, pictures))
     return Transform((), store.mean, store.std).apply(images, {})
+
+
+def _copied(store: Store, pictures: Ints) -> NDArray[np.uint8]:
+    """Training pictures from all over the set, of which nothing else stays in memory."""
+    images = store.train.images[pictures]
+    let_go(store.train.images)
+    return images
