@@ -17,8 +17,8 @@ import platform
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -28,6 +28,22 @@ from fasttrain.files import atomic_folder, sha256, write_text
 
 _SEAL = "sealed.json"
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+@contextmanager
+def user_decides() -> Iterator[None]:
+    """Put the variable back that names the compiler's folder.
+
+    torch sets it to a folder of its own as soon as one asks for anything of its compiler, and
+    then it looks as if the user had.
+    """
+    before = os.environ.get(_VARIABLE)
+    try:
+        yield
+    finally:
+        os.environ.pop(_VARIABLE, None)
+        if before is not None:
+            os.environ[_VARIABLE] = before
 
 
 def key(device: torch.device, settings: str) -> str:

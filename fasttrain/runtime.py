@@ -24,6 +24,7 @@ from accelerate.utils import DDPCommunicationHookType, broadcast_object_list
 from torch import Tensor, nn
 
 from fasttrain import memory
+from fasttrain.compiled import user_decides
 from fasttrain.config import Train
 from fasttrain.errors import UserError
 from fasttrain.interrupts import follow_launcher
@@ -227,8 +228,9 @@ def _settle_compile(wanted: bool | Literal["auto"]) -> bool:
 
 def missing_for_compile() -> str | None:
     """What torch.compile lacks to generate code for this machine's device, or `None`."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
+    with user_decides():  # importing is enough
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
 
     try:  # on a GPU too: Triton builds a launcher for each of its kernels
         get_cpp_compiler()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from fasttrain.compiled import CompiledCode, key
+from fasttrain.data.store import cache_folder
+from fasttrain.runtime import missing_for_compile
 
 
 @pytest.fixture(autouse=True)
@@ -178,3 +181,17 @@ def test_the_compiler_is_told_and_untold(place: Place, monkeypatch: pytest.Monke
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/mine"
         code.seal()
     assert not (place.root / "other").exists()
+
+
+def test_a_run_carries_its_compiled_code_and_leaves_it_to_the_next(tmp_path: Path) -> None:
+    """In a process of its own: torch names a folder when its compiler is imported first."""
+    if missing_for_compile():
+        pytest.skip("torch.compile lacks something here")
+    settings = ["data.dataset=shapes", "data.validation=0", "data.batch_size=1000"]
+    settings += ["train.epochs=1", "train.device=cpu", "train.compile=true", "model.widths=[4]"]
+    command = [sys.executable, "-m", "fasttrain", "train", str(tmp_path / "empty.yaml")]
+    (tmp_path / "empty.yaml").write_text("name: empty\n")
+    subprocess.run([*command, *settings, "--run-dir", str(tmp_path / "run")], check=True)
+    (carried,) = (tmp_path / "run" / "compiled").iterdir()
+    assert (carried / "sealed.json").exists()
+    assert names(cache_folder() / "compiled" / carried.name) >= {"sealed.json"}

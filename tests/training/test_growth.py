@@ -63,4 +63,4 @@ def test_fifty_epochs_take_no_more_memory_than_ten(tmp_path: Path, loader: str) 
     assert len(memory) > EPOCHS
     early, late = median(memory[10:20]), median(memory[-10:])
     # Who forgets to let go of one batch an epoch is found out: that makes thirty of them.
-    assert late - early < 10 * ONE_BATCH, [round(bytes / 1e6) for bytes in memory]
+    assert late - early < 10 * ONE_BATCH, [round(held / 1e6) for held in memory]
