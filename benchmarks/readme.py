@@ -13,12 +13,13 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from benchmarks.record import FOLDER
+from benchmarks.record import FOLDER, short
 from fasttrain.errors import UserError
 
 README = Path(__file__).parent.parent / "README.md"
 
 Record = dict[str, Any]
+_STAMP = len("20260131-235959")  # ends the name of every record
 
 
 def render(text: str, records: Path = FOLDER) -> str:
@@ -49,7 +50,8 @@ def newest(records: Path, pattern: str, figure: str | None = None) -> tuple[Path
         UserError: there is none.
     """
     form = re.compile(rf"{pattern}-\d{{8}}-\d{{6}}\.json")
-    for path in sorted(records.glob("*.json"), reverse=True):
+    by_time = sorted(records.glob("*.json"), key=lambda path: path.stem[-_STAMP:], reverse=True)
+    for path in by_time:
         if form.fullmatch(path.name):
             content: Record = json.loads(path.read_text())
             if not content["quick"] and (figure is None or figure in content["results"]):
@@ -160,7 +162,7 @@ def _costs(records: Path) -> str:
         sources.append(path)
         for place, (way, found) in enumerate(record["results"].items()):
             title = "" if place else record["title"]
-            figure = f"{found['median']:,.4g} {record['unit']}"
+            figure = f"{short(found['median'])} {record['unit']}"
             rows.append([title, way, figure, _ratio(record, way)])
     return _table(["", "", "median", "over the first"], rows, sources)
 

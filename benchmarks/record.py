@@ -70,7 +70,8 @@ def summarize(figures: list[float]) -> dict[str, Any]:
     }
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A figure as people read it: whole from a thousand on, else four digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -83,7 +84,7 @@ def show(outcome: Outcome) -> None:
     if ratios:
         table.add_column(f"over {outcome.baseline}", justify="right")
     for name, figures in outcome.runs.items():
-        row = [_short(value) for value in (median(figures), min(figures), max(figures))]
+        row = [short(value) for value in (median(figures), min(figures), max(figures))]
         table.add_row(name, *row, *([f"{median(ratios[name]):.2f}"] if ratios else []))
     put(table)
 
