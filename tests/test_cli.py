@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ from fasttrain.cli import main
 from fasttrain.data import cifar, loader
 from fasttrain.data.store import open_store
 from fasttrain.observe import environment
+from fasttrain.training.checkpoint import place
 from tests.pictures import encode, make_pictures, write_folder, write_zip
 
 TRAIN, TEST = 40, 30  # pictures
@@ -536,6 +538,9 @@ def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one(
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"here\n"
+        patience = time.monotonic() + 60  # a thread writes it, which a busy disk may hold up
+        while not place(run / "checkpoints", 8).exists() and time.monotonic() < patience:
+            time.sleep(0.01)
         child.kill()
         assert child.wait() == -signal.SIGKILL
     at = {"a step": 10, "a checkpoint": 12}[moment]
