@@ -8,8 +8,9 @@ from fasttrain.data.plan import Plan
 from fasttrain.observe.journal import Journal
 from fasttrain.runtime import Runtime
 from fasttrain.training.clock import Clock, Readout
+from fasttrain.training.counters import NEVER
 from fasttrain.training.divergence import BadStepError
-from fasttrain.training.step import NEVER, TrainingStep
+from fasttrain.training.step import TrainingStep
 
 _SKIPPED_IN_A_ROW = 10  # updates: then the run has diverged
 
@@ -36,8 +37,8 @@ class Figures:
     def take(self, done: int, epoch: int, rate: float) -> None:
         """Start to bring the counters to the host, after `done` steps; every rank calls it."""
         label = {"step": done, "epoch": epoch, "lr": rate, **self._clock.interval()}
-        totals = self._runtime.sum(self._step.take_totals())
-        bad = self._runtime.smallest(self._step.first_bad.clone())
+        totals = self._runtime.sum(self._step.counters.take())
+        bad = self._runtime.smallest(self._step.counters.first_bad.clone())
         self._readout.push(label, torch.cat([totals.double(), bad.double()[None]]))
 
     def write(self, journal: Journal, wait: bool = False) -> None:
@@ -70,4 +71,4 @@ class Figures:
     def forget(self) -> None:
         """Drop what was counted and not yet written: the run goes back behind it."""
         self._readout.clear()
-        self._step.take_totals()
+        self._step.counters.take()

@@ -25,13 +25,14 @@ from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, checks, divergence, optim, parts, result, schedule
 from fasttrain.training.average import Average
 from fasttrain.training.clock import Clock
+from fasttrain.training.counters import NEVER
 from fasttrain.training.divergence import BadStepError
 from fasttrain.training.evaluate import Evaluation, Evaluator
 from fasttrain.training.figures import Figures
 from fasttrain.training.gaps import Gaps
 from fasttrain.training.saving import Saver
 from fasttrain.training.state import State
-from fasttrain.training.step import NEVER, TrainingStep
+from fasttrain.training.step import TrainingStep
 from fasttrain.training.timetable import Timetable
 from fasttrain.watchdog import Watchdog
 
@@ -292,7 +293,7 @@ class Training:
 
     def _save(self, done: int) -> None:
         """Copy the run's state and begin to write it; never one behind a bad step."""
-        bad = int(self.runtime.smallest(self.step.first_bad.clone()))
+        bad = int(self.runtime.smallest(self.step.counters.first_bad.clone()))
         if bad < NEVER:
             raise BadStepError(bad)
         whole = self.journal.sync()

@@ -16,7 +16,7 @@ from fasttrain.training.average import Average
 from fasttrain.training.checkpoint import Snapshot
 from fasttrain.training.clock import Clock
 from fasttrain.training.optim import Optimizers
-from fasttrain.training.step import NEVER, TrainingStep
+from fasttrain.training.step import TrainingStep
 
 _PARTS = ("step", "plan", "data", "optimizer", "clock", "totals", "rollbacks", "journal")
 
@@ -50,7 +50,7 @@ class State:
 
         It waits for the device. The copy of what has diverged would be of no use: there is none.
         """
-        totals = self.runtime.gather(self.step.totals)
+        totals = self.runtime.gather(self.step.counters.totals)
         if not self.runtime.is_main or not self._is_finite():
             return None
         return Snapshot(
@@ -99,8 +99,7 @@ class State:
         if len(totals) != self.runtime.world:
             whole = torch.stack(totals).sum(dim=0)
             totals = [whole] + [torch.zeros_like(whole)] * (self.runtime.world - 1)
-        self.step.totals.copy_(totals[self.runtime.rank])
-        self.step.first_bad.fill_(NEVER)
+        self.step.counters.restore(totals[self.runtime.rank])
 
     def describe(self) -> dict[str, Any]:
         """What the run's result says about it."""

@@ -17,11 +17,10 @@ from fasttrain.data.loader import Pictures
 from fasttrain.data.mixing import label_weights, mix, swap
 from fasttrain.runtime import Runtime
 from fasttrain.training.average import Average
+from fasttrain.training.counters import Counters
 from fasttrain.training.optim import Optimizers
 from fasttrain.training.randomness import Randomness
 from fasttrain.training.resizing import Matrices, Resizer, resize
-
-NEVER = torch.iinfo(torch.int64).max
 
 
 class Objective(nn.Module):
@@ -89,11 +88,7 @@ class TrainingStep:
         resizer: Says how large the pictures of a step are.
 
     Attributes:
-        totals: (5,) on the device, sums over the pictures since they were taken: the loss, the
-            right answers, the pictures, the norm of their batch's gradient, and 1 for those whose
-            update was skipped, which count nowhere else.
-        first_bad: () int64 on the device: the first step whose loss or gradient was not a finite
-            number, `NEVER` until there is one; skipped ones do not count.
+        counters: What the steps came to.
     """
 
     def __init__(
@@ -121,10 +116,7 @@ class TrainingStep:
         self._kept: list[Tensor] = list(model.buffers()) if self._skips else []
         if self._skips and average is not None:
             self._kept += [*average.model.parameters(), *average.model.buffers()]
-        self.totals = torch.zeros(5, device=runtime.device)
-        self.first_bad = torch.full((), NEVER, device=runtime.device)
-        self._never = self.first_bad.clone()
-        self._left_out = torch.tensor([0.0, 0, 0, 0, 1], device=runtime.device)
+        self.counters = Counters(runtime.device, self._skips)
 
     def __call__(self, step: int, pictures: Pictures, factor: float) -> None:
         """Train on batch number `step`; the model must be in training mode.
@@ -141,7 +133,9 @@ class TrainingStep:
         figures = [self._backward_alone(part, smaller) for part in first]
         figures.append(self._backward(last, smaller))  # over several ranks, gradients meet here
         norm = self._clip()
-        skip = self._judge(step, torch.stack(figures).sum(dim=0), norm)
+        self.counters.note(step, _sum(figures), norm)
+        # The gradient is the same on all ranks, so all of them skip or none.
+        skip = (~norm.isfinite()).float() if self._skips else None
         self._optimizer.step(factor, skip)
         self._optimizer.zero_grad()
         if self._average is not None:
@@ -183,28 +177,10 @@ class TrainingStep:
             nn.utils.clip_grads_with_norm_(self._weights, self._clip_norm, norm, foreach=True)
         return norm
 
-    def _judge(self, step: int, figures: Tensor, norm: Tensor) -> Tensor | None:
-        """Count a step; return whether its update is to be skipped, as a number on the device.
 
-        The gradient is the same on all ranks, so all of them skip or none.
-        """
-        pictures = figures[2]
-        counted = torch.cat([figures, (norm * pictures)[None], torch.zeros_like(norm)[None]])
-        if not self._skips:
-            self.totals += counted
-            finite = (figures[0] + norm).isfinite()
-            torch.minimum(
-                self.first_bad, torch.where(finite, self._never, step), out=self.first_bad
-            )
-            return None
-        skip = ~norm.isfinite()
-        self.totals += torch.where(skip, pictures * self._left_out, counted)
-        return skip.float()
-
-    def take_totals(self) -> Tensor:
-        """Hand over the counters, still on the device, and start new ones."""
-        totals, self.totals = self.totals, torch.zeros_like(self.totals)
-        return totals
+def _sum(figures: list[Tensor]) -> Tensor:
+    """Of all parts of a batch; most have one."""
+    return torch.stack(figures).sum(dim=0) if len(figures) > 1 else figures[0]
 
 
 def _cut(pictures: Pictures, parts: int) -> list[Pictures]:

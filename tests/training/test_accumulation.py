@@ -31,7 +31,7 @@ def train(model: nn.Module, runtime: Runtime, steps: int = 5, **settings: object
     step = TrainingStep(model, optim.build(SETTINGS, model), runtime, chosen, seed=0)
     for at in range(steps):
         step(at, pictures(at), 1.0)
-    return step.take_totals()
+    return step.counters.take()
 
 
 def largest_difference(one: nn.Module, other: nn.Module) -> float:

@@ -24,9 +24,10 @@ from fasttrain.observe import journal
 from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, optim
 from fasttrain.training.average import Average
+from fasttrain.training.counters import NEVER
 from fasttrain.training.evaluate import Evaluation, Evaluator
 from fasttrain.training.run import run
-from fasttrain.training.step import NEVER, TrainingStep
+from fasttrain.training.step import TrainingStep
 from tests.networks import small_network
 
 OPTIMIZERS: list[dict[str, object]] = [
@@ -70,16 +71,16 @@ def test_a_skipped_step_leaves_everything_as_it_was(
         return {name: part.state_dict() for name, part in parts.items()}
 
     step(0, pictures(0), 1.0)
-    step.take_totals()
+    step.counters.take()
     before = checkpoint.copy(everything())
     step(1, pictures(1, bad=True), 1.0)
     after = everything()
     for old, new in zip(flat(before), flat(after), strict=True):
         assert torch.equal(old, new)
-    assert step.take_totals().tolist() == [0, 0, 0, 0, 8]
+    assert step.counters.take().tolist() == [0, 0, 0, 0, 8]
     step(2, pictures(2), 1.0)
     assert not torch.equal(before["model"]["head.weight"], model.state_dict()["head.weight"])
-    assert step.take_totals()[2:].tolist()[::2] == [8, 0]
+    assert step.counters.take()[2:].tolist()[::2] == [8, 0]
 
 
 @pytest.mark.parametrize("values", OPTIMIZERS, ids=lambda values: str(values["name"]))
@@ -104,10 +105,10 @@ def test_the_first_bad_step_is_remembered_on_the_device(runtime: Runtime) -> Non
     model = small_network()
     step = TrainingStep(model, optim.build(Config().optim, model), runtime, TRAIN, 0)
     step(3, pictures(3), 1.0)
-    assert step.first_bad.item() == NEVER
+    assert step.counters.first_bad.item() == NEVER
     for at in (4, 5):
         step(at, pictures(at, bad=True), 1.0)
-    assert step.first_bad.item() == 4
+    assert step.counters.first_bad.item() == 4
 
 
 def test_a_gradient_alone_can_be_bad(runtime: Runtime) -> None:
@@ -116,8 +117,8 @@ def test_a_gradient_alone_can_be_bad(runtime: Runtime) -> None:
     weight = next(model.parameters())
     weight.register_hook(lambda gradient: gradient * torch.inf)
     step(7, pictures(7), 1.0)
-    assert step.first_bad.item() == 7
-    assert step.take_totals()[0].isfinite()
+    assert step.counters.first_bad.item() == 7
+    assert step.counters.take()[0].isfinite()
 
 
 # Whole runs
@@ -205,7 +206,7 @@ def test_a_run_that_went_back_and_was_cut_off_ends_as_one_that_was_not(
             at: int = cut,
             whole: Callable[..., None] = spoiled,
         ) -> None:
-            if step == at and self.totals.isfinite().all():
+            if step == at and self.counters.totals.isfinite().all():
                 raise KeyboardInterrupt
             whole(self, step, batch, factor)
 

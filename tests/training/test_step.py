@@ -126,21 +126,21 @@ def test_the_counters_add_up_the_loss_the_right_answers_and_the_pictures(runtime
         loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
         right += int((logits.argmax(dim=1) == batch.labels).sum())
         step(0, batch, 1.0)
-    assert step.take_totals()[:3].tolist() == pytest.approx([loss, right, 40], rel=1e-5)
+    assert step.counters.take()[:3].tolist() == pytest.approx([loss, right, 40], rel=1e-5)
 
 
 def test_counters_that_were_taken_start_again_and_stay_as_they_were(runtime: Runtime) -> None:
     model = build()
     step = training(model, runtime)
-    assert step.take_totals().tolist() == [0.0] * 5
+    assert step.counters.take().tolist() == [0.0] * 5
     step(0, pictures(0), 1.0)
-    first = step.take_totals()
+    first = step.counters.take()
     before = first.clone()
     step(1, pictures(1), 1.0)
     assert torch.equal(first, before)
-    second = step.take_totals()
+    second = step.counters.take()
     assert not torch.equal(first, second)
-    assert step.take_totals().tolist() == [0.0] * 5
+    assert step.counters.take().tolist() == [0.0] * 5
 
 
 def test_the_counted_loss_is_the_one_that_is_trained_on(runtime: Runtime) -> None:
@@ -149,7 +149,7 @@ def test_the_counted_loss_is_the_one_that_is_trained_on(runtime: Runtime) -> Non
         smooth = F.cross_entropy(model(batch.images), batch.labels, label_smoothing=0.3)
     step = training(model, runtime, smoothing=0.3)
     step(0, batch, 1.0)
-    assert step.take_totals()[0].item() == pytest.approx(16 * smooth.item(), rel=1e-5)
+    assert step.counters.take()[0].item() == pytest.approx(16 * smooth.item(), rel=1e-5)
 
 
 def test_no_gradient_is_left_for_the_next_step(runtime: Runtime) -> None:
@@ -165,7 +165,7 @@ def test_in_bf16_the_weights_the_loss_and_the_update_stay_in_full_precision() ->
         exact = F.cross_entropy(model(batch.images), batch.labels).item()
         step = training(model, runtime)
         step(0, batch, 1.0)
-        totals = step.take_totals()
+        totals = step.counters.take()
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
@@ -248,13 +248,13 @@ def short_run(runtime: Runtime) -> tuple[nn.Module, Tensor, list[Answers]]:
     evaluator = Evaluator(model, runtime)
     step(0, pictures(0), 1.0)
     evaluator.warm_up(evaluation(), (SIZE, SIZE))
-    step.take_totals()
+    step.counters.take()
     totals, scores = [], []
     with torch.compiler.set_stance("fail_on_recompile"):
         for seed in range(1, 5):
             model.train()
             step(seed, pictures(seed), 1.0)
-            totals.append(step.take_totals())
+            totals.append(step.counters.take())
             scores.append(evaluator(evaluation()))
     return model, torch.stack(totals), scores
 
