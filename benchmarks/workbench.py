@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import psutil
 import torch
 from torch import nn
 
@@ -20,6 +22,9 @@ from fasttrain.runtime import Runtime
 from fasttrain.training import optim, parts
 from fasttrain.training.average import Average
 from fasttrain.training.step import TrainingStep
+
+_LOOK = 0.1  # seconds between two looks at what the helpers do
+_IDLE = 0.2  # of a processor, at most: threads that wait spin a little
 
 
 @dataclass
@@ -109,6 +114,20 @@ def installed(names: Iterable[ResolvedLoader], device: torch.device) -> list[Res
         return True
 
     return [name for name in names if works(name)]
+
+
+def rest() -> None:
+    """Wait until no thread and no helper of this process works any more."""
+    before = -math.inf
+    while (now := _processor_seconds()) - before > _IDLE * _LOOK:
+        before = now
+        time.sleep(_LOOK)
+
+
+def _processor_seconds() -> float:
+    process = psutil.Process()
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 def enough_steps(bench: Workbench, pictures: Pictures, seconds: float) -> int:
