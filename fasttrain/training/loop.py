@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any
 
 from rich.console import Console
 
@@ -25,18 +24,16 @@ from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, checks, divergence, optim, parts, result, schedule
 from fasttrain.training.average import Average
 from fasttrain.training.clock import Clock
-from fasttrain.training.counters import NEVER
 from fasttrain.training.divergence import BadStepError
-from fasttrain.training.evaluate import Evaluation, Evaluator
 from fasttrain.training.figures import Figures
 from fasttrain.training.gaps import Gaps
+from fasttrain.training.keeping import Keeper
 from fasttrain.training.saving import Saver
+from fasttrain.training.scoring import Scoring, Where
 from fasttrain.training.state import State
 from fasttrain.training.step import TrainingStep
 from fasttrain.training.timetable import Timetable
 from fasttrain.watchdog import Watchdog
-
-Where = Literal["validation", "test"]
 
 
 class Training:
@@ -84,8 +81,8 @@ class Training:
         self.step = TrainingStep(
             self.model, optimizer, runtime, config.train, config.seed, average, resizer
         )
-        self.evaluator = Evaluator(
-            average.model if average else self.model, runtime, config.train.tta
+        self.scoring = Scoring(
+            config, store, runtime, folder, average.model if average else self.model
         )
         self.clock = Clock(Gaps() if runtime.device.type == "cuda" else None)
         self.figures = Figures(self.step, self.clock, self.plan, config.data.batch_size, runtime)
@@ -94,10 +91,7 @@ class Training:
             self.plan.fingerprint(), store.digest,
         )  # fmt: skip
         self.saver = Saver(folder.checkpoints, config.checkpoint, self._tell)
-        self.scores: dict[str, Record] = {}  # by split: what the journal's last line says of it
-        self._validation = parts.validation_split(config, store)
-        self._evaluations: dict[str, Evaluation] = {}
-        self._saved, self._saved_at = 0, time.monotonic()
+        self.keeper = Keeper(self.state, self.saver, folder, self.timetable, runtime, self._tell)
         self._vote = runtime.vote()
         self._where = (
             f"{runtime.world} x {runtime.device.type}, {config.train.precision}, "
@@ -118,7 +112,7 @@ class Training:
             StoppedError: a signal asked for it; a checkpoint was written.
         """
         began = time.perf_counter()
-        first = self._restore() if resume else 0
+        first = self.keeper.restore() if resume else 0
         with self._closing(self._open_journal(first, changed)):
             self.clock.start()
             while True:
@@ -130,10 +124,12 @@ class Training:
             return self._finish(time.perf_counter() - began)
 
     def _train_and_test(self, first: int) -> None:
-        if first and self.timetable.evaluation_is_due(first) and not self._is_scored(first):
+        validated = self.scoring.validated
+        if first and self.timetable.evaluation_is_due(first) and validated(first) is None:
             self._evaluate(first, "validation")  # the run was stopped in it
-            if self._is_scored(first) and self.runtime.is_main:
-                self.saver.rate(self.scores["validation"]["accuracy"])
+            accuracy = validated(first)
+            if accuracy is not None and self.runtime.is_main:
+                self.saver.rate(accuracy)
         self._train(first)
         self._evaluate(self.total, "test")
 
@@ -150,8 +146,8 @@ class Training:
         finally:
             self.saver.close()
             self.journal.close()
-            for loader in (self.loader, *(done.loader for done in self._evaluations.values())):
-                loader.close()
+            self.loader.close()
+            self.scoring.close()
 
     def _train(self, first: int) -> None:
         """Every step from number `first` on, and what is due after it."""
@@ -181,8 +177,8 @@ class Training:
             if table.evaluation_is_due(done):
                 self._settle()
                 self._evaluate(done, "validation")
-            stop, save = self._vote(self.stop.signal is not None, self._is_time_to_save())
-            if stop or self._checkpoint_is_due(done, save):
+            stop, save = self._vote(self.stop.signal is not None, self.keeper.is_time())
+            if stop or self.keeper.is_due(done, save):
                 self._settle()
                 self._save(done)
             if stop:
@@ -197,27 +193,15 @@ class Training:
 
     def _evaluate(self, done: int, split: Where) -> None:
         """Score the model on a split; there may be no validation split."""
-        pictures = self.store.test if split == "test" else self._validation
-        if not len(pictures.labels):
+        if not self.scoring.has(split):
             return
-        if split not in self._evaluations:
-            self._evaluations[split] = parts.evaluation_pass(
-                self.config, self.store, pictures, self.runtime
-            )
-        evaluation = self._evaluations[split]
-        if self.evaluator.warm_up(evaluation, self.store.size):
+        if self.scoring.warm_up(split):
             self._compiled()
         self.clock.lap("compile")
-        answers = self.evaluator(evaluation, lambda: self._abandon_if_asked(done))
-        if not math.isfinite(answers.mean_loss):
-            raise BadStepError(done - 1)
+        epoch = self.timetable.epoch(done)
+        found = self.scoring(split, done, epoch, lambda: self._abandon_if_asked(done))
         self.model.train()
-        place = {"step": done, "epoch": self.timetable.epoch(done), "split": split}
-        found = result.score(answers, len(self.store.classes))
-        self.scores[split] = {"kind": "evaluation", **place, **found}
-        if self.runtime.is_main:
-            self.folder.write_answers(split, answers)
-        self.journal.write(self.scores[split])
+        self.journal.write(found)
         self.clock.lap("evaluate")
 
     def _abandon_if_asked(self, done: int) -> None:
@@ -226,7 +210,7 @@ class Training:
         stop, _ = self._vote(self.stop.signal is not None, False)
         if stop:
             self.model.train()
-            if self._saved != done:
+            if self.keeper.saved != done:
                 self._save(done)
             self._end_early(done)
 
@@ -278,53 +262,16 @@ class Training:
             self.folder.write_divergence({"step": step + 1, "pictures": indices, "good": good})
         return divergence.describe(step, indices, good, self.config.optim.lr)
 
-    def _is_scored(self, done: int) -> bool:
-        return self.scores.get("validation", {}).get("step") == done
-
-    def _is_time_to_save(self) -> bool:
-        seconds = self.timetable.save_seconds
-        timed = seconds is not None and self.runtime.is_main
-        return timed and time.monotonic() - self._saved_at >= cast(float, seconds)
-
-    def _checkpoint_is_due(self, done: int, time_is_up: bool) -> bool:
-        """Whether all ranks save now; votes cast before the last save mean that one."""
-        timed = time_is_up and done > self._saved + self._vote.LAG
-        return timed or self.timetable.checkpoint_is_due(done)
-
     def _save(self, done: int) -> None:
-        """Copy the run's state and begin to write it; never one behind a bad step."""
-        bad = int(self.runtime.smallest(self.step.counters.first_bad.clone()))
-        if bad < NEVER:
-            raise BadStepError(bad)
-        whole = self.journal.sync()
-        self.state.journal = self.journal.records
-        scored = self._is_scored(done)
-        accuracy = self.scores["validation"]["accuracy"] if scored else None
-        snapshot = self.state.snapshot(done, accuracy)
-        if snapshot is not None:
-            self.saver.save(snapshot, whole)
-        self._saved, self._saved_at = done, time.monotonic()
+        self.keeper.save(done, self.scoring.validated(done), self.journal)
         self.clock.lap("checkpoint")
-
-    def _restore(self) -> int:
-        """Take everything up from the newest whole checkpoint; return the steps already done."""
-        newest, passed_over = self.runtime.on_main(
-            lambda: checkpoint.newest(self.folder.checkpoints)
-        )
-        for reason in passed_over:
-            self._tell(f"passed over {reason}")
-        if newest is None:
-            self._tell("there is no checkpoint yet: starts from the beginning")
-            return 0
-        self._saved, self.saver.written = self.state.restore(newest), newest
-        return self._saved
 
     def _open_journal(self, first: int, changed: bool) -> Journal:
         """Begin the run folder, or cut its journal back to where the run goes on."""
         kept = self.runtime.on_main(lambda: self._begin_folder(first, changed))
         for record in kept:
             if record["kind"] == "evaluation":
-                self.scores[record["split"]] = record
+                self.scoring.latest[record["split"]] = record
         if not self.runtime.is_main:
             return Journal(None)
         start = f"goes on at step {first}" if first else f"{self.total} steps"
@@ -352,7 +299,7 @@ class Training:
     def _result(self, seconds: float) -> dict[str, Any]:
         """What the run came to."""
         return {
-            **result.scores(self.scores["test"], self.scores.get("validation")),
+            **result.scores(self.scoring.latest["test"], self.scoring.latest.get("validation")),
             "epochs": self.config.train.epochs,
             "steps": self.total,
             "batch_size": self.config.data.batch_size,
