@@ -4,16 +4,20 @@ Both train the same network on the same batches from the same loader, with the s
 compiler and precision; what a recipe adds to that (a moving average, a schedule, clipping,
 accumulation, progressive resizing) is left out. Both live in one process and take turns, so that
 what else the machine does meets both. The first turn, in which code is generated, does not count.
-fasttrain logs, votes, and looks after checkpoints meanwhile; the loop by hand does nothing but
-train. The report, which a process of its own draws, is left out.
+fasttrain logs once a turn, votes, and asks what is due meanwhile; no checkpoint and no evaluation
+falls into a turn. The loop by hand does nothing but train. The report, which a process of its own
+draws, is left out.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -29,7 +33,7 @@ from fasttrain.data import sources
 from fasttrain.data.loader import Loader, Pictures
 from fasttrain.data.plan import TrainingPlan
 from fasttrain.data.store import Store
-from fasttrain.errors import UserError
+from fasttrain.errors import StoppedError, UserError
 from fasttrain.runtime import Runtime
 from fasttrain.training import optim, parts
 from fasttrain.training.parts import training_loader
@@ -40,7 +44,8 @@ PLAIN = (
     "train.resize=[]", "schedule={name: constant}", "data.validation=0", "track.report=false",
 )  # fmt: skip
 OURS, BY_HAND = "fasttrain", "by hand"
-TURN = 50  # steps, as many as a run makes between two lines of its journal
+TURN = 50  # steps, after which the run writes a line of its journal
+_LIMIT = 300  # seconds: then the run is asked to stop
 
 
 def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
@@ -51,7 +56,9 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
         raise UserError("the loop by hand does not mix pictures; leave mixup and cutmix out")
     steps = parts.training_plan(base, sources.open_dataset(base.data)).steps_per_epoch
     epochs = -(-(turns + 2) * TURN // steps)
-    lasting = [f"train.epochs={epochs}", f"checkpoint.every={epochs}epochs"]
+    lasting = [
+        f"train.epochs={epochs}", f"checkpoint.every={epochs}epochs", f"train.log_every={TURN}steps"
+    ]  # fmt: skip
     base = load(config, [*overrides, *PLAIN, *lasting])
     pairs = side_by_side(base)
     return Outcome(
@@ -81,6 +88,7 @@ def side_by_side(config: Config) -> list[tuple[float, float]]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(parts, "training_loader", loader_with_turns),
+        suppress(StoppedError),
     ):
         run(config, Path(folder) / "run", console=Console(quiet=True))
     images = TURN * config.data.batch_size
@@ -102,16 +110,21 @@ class Turns:
     def __init__(self, loader: Loader, by_hand: Generator[None], runtime: Runtime) -> None:
         self._loader, self._by_hand, self._runtime = loader, by_hand, runtime
         self.name = loader.name
+        self._over = False
         self.seconds: list[tuple[float, float]] = []
 
     def batches(self, first: int, last: int) -> Iterator[Pictures]:
         """As the loader's; a turn reaches from one batch to the one `TURN` steps later."""
-        theirs, start = 0.0, time.perf_counter()
+        theirs = start = began = time.perf_counter()
         for number, pictures in enumerate(self._loader.batches(first, last)):
             if number % TURN == 0:
                 ours = self._since(start)
                 if number > TURN:
                     self.seconds.append((theirs, ours))
+                late = time.perf_counter() - began > _LIMIT
+                if late and self.seconds and not self._over:
+                    self._over = True
+                    os.kill(os.getpid(), signal.SIGTERM)  # as a user would
                 start = time.perf_counter()
                 next(self._by_hand)
                 theirs = self._since(start)
@@ -124,8 +137,8 @@ class Turns:
 
     def close(self) -> None:
         """End both loops' loaders."""
-        self._by_hand.close()
-        self._loader.close()
+        with closing(self._loader):
+            self._by_hand.close()
 
 
 def by_hand(config: Config, store: Store, runtime: Runtime) -> Generator[None]:
@@ -149,7 +162,8 @@ def by_hand(config: Config, store: Store, runtime: Runtime) -> Generator[None]:
             losses.append(loss.detach())
             if step % TURN == 0:
                 yield
+                if not torch.stack(losses).isfinite().all():
+                    raise UserError("the loop by hand has diverged; lower optim.lr")
+                losses.clear()
     finally:
         loader.close()
-        if not torch.stack(losses).isfinite().all():
-            raise UserError("the loop by hand has diverged; lower optim.lr")

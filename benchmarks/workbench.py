@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -25,6 +26,7 @@ from fasttrain.training.step import TrainingStep
 
 _LOOK = 0.1  # seconds between two looks at what the helpers do
 _IDLE = 0.2  # of a processor, at most: threads that wait spin a little
+_PATIENCE = 10.0  # seconds
 
 
 @dataclass
@@ -117,17 +119,24 @@ def installed(names: Iterable[ResolvedLoader], device: torch.device) -> list[Res
 
 
 def rest() -> None:
-    """Wait until no thread and no helper of this process works any more."""
-    before = -math.inf
-    while (now := _processor_seconds()) - before > _IDLE * _LOOK:
+    """Wait until no thread and no helper of this process works any more, but not for ever."""
+    helpers = psutil.Process().children(recursive=True)
+    before, deadline = -math.inf, time.monotonic() + _PATIENCE
+    while (now := _processor_seconds(helpers)) - before > _IDLE * _LOOK:
+        if time.monotonic() > deadline:
+            return
         before = now
         time.sleep(_LOOK)
 
 
-def _processor_seconds() -> float:
-    process = psutil.Process()
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
+def _processor_seconds(helpers: Iterable[psutil.Process]) -> float:
+    """What this process and its helpers have used so far."""
+    seconds = time.process_time()
+    for helper in helpers:
+        with suppress(psutil.NoSuchProcess):
+            times = helper.cpu_times()
+            seconds += times.user + times.system
+    return seconds
 
 
 def enough_steps(bench: Workbench, pictures: Pictures, seconds: float) -> int:

@@ -29,7 +29,7 @@ class Keeper:
         tell: Shows the user a line.
 
     Attributes:
-        saved: The steps that were done when the state was last saved or restored.
+        saved: The steps that were done when the state was last saved, or taken up at the start.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class Keeper:
         self._timetable, self._runtime, self._tell = timetable, runtime, tell
         self.saved, self._saved_at = 0, time.monotonic()
 
-    def is_time(self) -> bool:
-        """Whether the main rank finds that the minutes between two checkpoints are over."""
+    def minutes_are_over(self) -> bool:
+        """Whether it is time for the next checkpoint by the main rank's clock, if by any."""
         seconds = self._timetable.save_seconds
         if seconds is None or not self._runtime.is_main:
             return False

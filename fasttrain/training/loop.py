@@ -177,7 +177,7 @@ class Training:
             if table.evaluation_is_due(done):
                 self._settle()
                 self._evaluate(done, "validation")
-            stop, save = self._vote(self.stop.signal is not None, self.keeper.is_time())
+            stop, save = self._vote(self.stop.signal is not None, self.keeper.minutes_are_over())
             if stop or self.keeper.is_due(done, save):
                 self._settle()
                 self._save(done)

@@ -84,5 +84,5 @@ class Scoring:
 
     def close(self) -> None:
         """End the passes' loaders."""
-        for done in self._passes.values():
-            done.loader.close()
+        for each in self._passes.values():
+            each.loader.close()

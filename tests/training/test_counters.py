@@ -34,6 +34,19 @@ def one_by_one(steps: range) -> Tensor:
     return totals
 
 
+def count_spoiled(bad: int, spoiled: str, looks: tuple[int, ...] = ()) -> Counters:
+    """A hundred steps, of which two have a figure that is no number."""
+    counters = Counters(CPU)
+    for step in range(100):
+        sums, norm = figures(step)
+        if step in (bad, bad + 5):
+            (sums[:1] if spoiled == "loss" else norm).fill_(math.nan)
+        counters.note(step, sums, norm)
+        if step in looks:
+            assert counters.first_bad.item() == (NEVER if step < bad else bad)
+    return counters
+
+
 @pytest.mark.parametrize("steps", [0, 1, 7, 64, 65, 200])
 def test_totals_are_sums_over_all_steps(steps: int) -> None:
     assert torch.equal(count(Counters(CPU), range(steps)).take(), one_by_one(range(steps)))
@@ -62,15 +75,9 @@ def test_what_was_taken_is_not_counted_again() -> None:
 @pytest.mark.parametrize("spoiled", ["loss", "norm"])
 @pytest.mark.parametrize("bad", [3, 63, 64, 90])
 def test_the_first_bad_step_is_named(bad: int, spoiled: str) -> None:
-    counters = Counters(CPU)
-    for step in range(100):
-        sums, norm = figures(step)
-        if step in (bad, bad + 5):
-            (sums[:1] if spoiled == "loss" else norm).fill_(math.nan)
-        counters.note(step, sums, norm)
-        if step in (20, bad - 1):
-            assert counters.first_bad.item() == (NEVER if step < bad else bad)
-    assert counters.first_bad.item() == bad
+    for looks in ((), (20, bad - 1), (20, bad + 2)):
+        counters = count_spoiled(bad, spoiled, looks)
+        assert counters.first_bad.item() == bad
     counters.restore(torch.zeros(5))
     assert counters.first_bad.item() == NEVER
 

@@ -58,6 +58,7 @@ def test_no_number_comes_to_the_host(runtime: Runtime, values: dict[str, object]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for at in range(1, 4):
             step(at, pictures(at), 1 / at)
+        assert step.counters.take().device == step.counters.first_bad.device
     events = [event for event in profile.events() if event.name in BLOCKING]
     assert any(event.name == "aten::convolution" for event in profile.events())
     assert [event.name for event in events if not is_torchs_own(event)] == []
