@@ -100,14 +100,14 @@ class Turns:
 
     Args:
         loader: Gives the run's batches.
-        by_hand: Makes a turn's steps whenever it is asked for the next item.
+        by_hand: Makes a turn's steps whenever it is asked for the losses of the next one.
         runtime: Where both run.
 
     Attributes:
         seconds: By hand and of the run, for each turn but the first.
     """
 
-    def __init__(self, loader: Loader, by_hand: Generator[None], runtime: Runtime) -> None:
+    def __init__(self, loader: Loader, by_hand: Generator[list[Tensor]], runtime: Runtime) -> None:
         self._loader, self._by_hand, self._runtime = loader, by_hand, runtime
         self.name = loader.name
         self._over = False
@@ -126,8 +126,10 @@ class Turns:
                     self._over = True
                     os.kill(os.getpid(), signal.SIGTERM)  # as a user would
                 start = time.perf_counter()
-                next(self._by_hand)
+                losses = next(self._by_hand)
                 theirs = self._since(start)
+                if not torch.stack(losses).isfinite().all():
+                    raise UserError("the loop by hand has diverged; lower optim.lr")
                 start = time.perf_counter()
             yield pictures
 
@@ -141,8 +143,8 @@ class Turns:
             self._by_hand.close()
 
 
-def by_hand(config: Config, store: Store, runtime: Runtime) -> Generator[None]:
-    """The loop of a script, without an end; it pauses after each turn."""
+def by_hand(config: Config, store: Store, runtime: Runtime) -> Generator[list[Tensor]]:
+    """The loop of a script, without an end; after each turn it hands over its losses."""
     plan = parts.training_plan(config, store)
     loader, _ = training_loader(config, store, plan, runtime)
     model = parts.build_model(config, store, runtime)
@@ -161,9 +163,7 @@ def by_hand(config: Config, store: Store, runtime: Runtime) -> Generator[None]:
             optimizer.zero_grad()
             losses.append(loss.detach())
             if step % TURN == 0:
-                yield
-                if not torch.stack(losses).isfinite().all():
-                    raise UserError("the loop by hand has diverged; lower optim.lr")
-                losses.clear()
+                yield losses
+                losses = []
     finally:
         loader.close()

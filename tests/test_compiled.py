@@ -185,8 +185,8 @@ def test_the_compiler_is_told_and_untold(place: Place, monkeypatch: pytest.Monke
 
 def test_a_run_carries_its_compiled_code_and_leaves_it_to_the_next(tmp_path: Path) -> None:
     """In a process of its own: torch names a folder when its compiler is imported first."""
-    if missing_for_compile():
-        pytest.skip("torch.compile lacks something here")
+    if missing := missing_for_compile():
+        pytest.skip(f"torch.compile lacks {missing}")
     settings = ["data.dataset=shapes", "data.validation=0", "data.batch_size=1000"]
     settings += ["train.epochs=1", "train.device=cpu", "train.compile=true", "model.widths=[4]"]
     command = [sys.executable, "-m", "fasttrain", "train", str(tmp_path / "empty.yaml")]

@@ -16,6 +16,7 @@ from fasttrain.data.loader import Pictures
 from fasttrain.runtime import Runtime
 from fasttrain.training import optim
 from fasttrain.training.average import Average
+from fasttrain.training.counters import NEVER
 from fasttrain.training.step import TrainingStep
 from tests.networks import small_network
 
@@ -58,10 +59,12 @@ def test_no_number_comes_to_the_host(runtime: Runtime, values: dict[str, object]
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for at in range(1, 4):
             step(at, pictures(at), 1 / at)
-        assert step.counters.take().device == step.counters.first_bad.device
+        totals, bad = step.counters.take(), step.counters.first_bad
     events = [event for event in profile.events() if event.name in BLOCKING]
     assert any(event.name == "aten::convolution" for event in profile.events())
     assert [event.name for event in events if not is_torchs_own(event)] == []
+    assert totals[2].item() == sum(len(pictures(at).labels) for at in range(4))
+    assert bad.item() == NEVER
 
 
 def test_a_number_that_comes_to_the_host_would_be_noticed() -> None:
