@@ -22,12 +22,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
+import torch._functorch.config
 
 from fasttrain.errors import UserError
 from fasttrain.files import atomic_folder, sha256, write_text
 
 _SEAL = "sealed.json"
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+# Whether graphs with an `autograd.Function` are kept with all that is traced and derived of them.
+_WITH_OWN_BACKWARD = "autograd_cache_allow_custom_autograd_functions"
 
 
 @contextmanager
@@ -112,6 +115,9 @@ class CompiledCode:
         """Let torch's compiler use `folder`, until this object's end."""
         if self._ours:
             os.environ[_VARIABLE] = str(folder)
+        # Left out by default; our own functions are traced whole, so their code is in the keys.
+        if hasattr(torch._functorch.config, _WITH_OWN_BACKWARD):
+            setattr(torch._functorch.config, _WITH_OWN_BACKWARD, True)
         return self
 
     def __enter__(self) -> CompiledCode:

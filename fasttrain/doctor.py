@@ -10,12 +10,12 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
+from fasttrain.compiler import missing_for_compile
 from fasttrain.config import Config, Data
 from fasttrain.data import loader, sources
 from fasttrain.data.store import cache_folder
 from fasttrain.errors import FasttrainError
 from fasttrain.observe import environment, wandb
-from fasttrain.runtime import missing_for_compile
 
 Finding = tuple[bool, str]  # whether it is as it should be, and what was found
 

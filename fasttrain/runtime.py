@@ -6,9 +6,7 @@ loaders are left out: they cost more than 100 microseconds a step, and ours need
 
 from __future__ import annotations
 
-import logging
 import os
-import sysconfig
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,7 +22,7 @@ from accelerate.utils import DDPCommunicationHookType, broadcast_object_list
 from torch import Tensor, nn
 
 from fasttrain import memory
-from fasttrain.compiled import user_decides
+from fasttrain.compiler import settle
 from fasttrain.config import Train
 from fasttrain.errors import UserError
 from fasttrain.interrupts import follow_launcher
@@ -69,9 +67,6 @@ class Runtime:
         _check_gpus(train)
         check_launch()
         _limit_threads()
-        if not torch.cuda.is_available():
-            # The compiler looks for CUDA wherever its tools are installed, and warns in vain.
-            logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         follow_launcher()
         self._timeout = _FOR_EVER
         if train.watchdog:
@@ -97,7 +92,7 @@ class Runtime:
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.is_first_here: bool = self._accelerator.is_local_main_process
-        self.compile = _settle_compile(train.compile)
+        self.compile = settle(train.compile)
         _check_processes(train.processes, self.world)
         torch.set_float32_matmul_precision("highest" if train.deterministic else "high")
         torch.use_deterministic_algorithms(train.deterministic)
@@ -213,31 +208,6 @@ def _limit_threads() -> None:
     if "OMP_NUM_THREADS" not in os.environ or local_world() > 1:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         torch.set_num_threads(max(1, (cores or 1) // local_world()))
-
-
-def _settle_compile(wanted: bool | Literal["auto"]) -> bool:
-    """`auto` compiles wherever it can be done."""
-    missing = missing_for_compile()
-    if wanted is True and missing:
-        raise UserError(
-            f"train.compile=true: torch.compile needs {missing}, which is not here; "
-            "install it, or choose train.compile=auto"
-        )
-    return not missing if wanted == "auto" else wanted
-
-
-def missing_for_compile() -> str | None:
-    """What torch.compile lacks to generate code for this machine's device, or `None`."""
-    with user_decides():  # importing is enough
-        from torch._inductor.cpp_builder import get_cpp_compiler
-        from torch._inductor.exc import InvalidCxxCompiler
-
-    try:  # on a GPU too: Triton builds a launcher for each of its kernels
-        get_cpp_compiler()
-    except (InvalidCxxCompiler, OSError):
-        return "a C++ compiler (g++)"
-    headers = Path(sysconfig.get_path("include")) / "Python.h"
-    return None if headers.exists() else "Python's headers (python3-dev)"
 
 
 def _check_gpus(train: Train) -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from fasttrain.compiled import CompiledCode, key
+from fasttrain.compiler import missing_for_compile
 from fasttrain.data.store import cache_folder
-from fasttrain.runtime import missing_for_compile
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +195,50 @@ def test_a_run_carries_its_compiled_code_and_leaves_it_to_the_next(tmp_path: Pat
     (carried,) = (tmp_path / "run" / "compiled").iterdir()
     assert (carried / "sealed.json").exists()
     assert names(cache_folder() / "compiled" / carried.name) >= {"sealed.json"}
+
+
+KEPT_WITH_ITS_BACKWARD = """
+import sys
+from pathlib import Path
+import torch
+from fasttrain.compiled import CompiledCode
+
+def squared(slope):
+    class Squared(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * ctx.saved_tensors[0] * slope
+
+    return lambda x: Squared.apply(x).sum()
+
+with CompiledCode("k", Path(sys.argv[1]), Path(sys.argv[1]), print) as code:
+    code.use(code.prepare())
+    from torch._dynamo.utils import counters
+
+    for slope in (2.0, 2.0, 3.0):
+        torch._dynamo.reset()
+        counters.clear()
+        x = torch.ones(4, requires_grad=True)
+        torch.compile(squared(slope), dynamic=False)(x).backward()
+        found = counters["aot_autograd"]
+        print(x.grad[0].item(), found["autograd_cache_hit"], found["autograd_cache_bypass"])
+"""
+
+
+def test_graphs_with_a_backward_of_their_own_are_kept_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or every warm start traces and derives them anew; or a changed one finds the old code."""
+    if missing := missing_for_compile():
+        pytest.skip(f"torch.compile lacks {missing}")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT_WITH_ITS_BACKWARD, str(tmp_path)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["2.0 0 0", "2.0 1 0", "3.0 0 0"]

@@ -29,12 +29,14 @@ def train(
     allow_changes: bool,
 ) -> None:
     """Train as CONFIG says; KEY.PATH=VALUE changes a setting, such as train.epochs=20."""
+    from fasttrain import garbage
     from fasttrain.config import load
 
     settings = load(config, overrides)
-    from fasttrain.training.run import run
+    with garbage.postponed():
+        from fasttrain.training.run import run
 
-    folder, result = run(settings, run_dir, resume, changed=allow_changes)
+        folder, result = run(settings, run_dir, resume, changed=allow_changes)
     if os.environ.get("RANK", "0") == "0":
         _print_result(folder.path, result)
 

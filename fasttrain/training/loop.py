@@ -48,7 +48,7 @@ class Training:
         stop: Whether this process was asked to stop.
         watchdog: Is told that the run is alive.
         heartbeat: Tells others.
-        compiled: Is told when code was generated.
+        started: Is called when code was generated: after the first step and the first evaluation.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Training:
         stop: StopRequest,
         watchdog: Watchdog,
         heartbeat: Heartbeat,
-        compiled: Callable[[], None],
+        started: Callable[[], None],
     ) -> None:
         self.config, self.runtime, self.store = config, runtime, store
         self.folder, self.console, self.stop, self.watchdog = folder, console, stop, watchdog
-        self._heartbeat, self._compiled = heartbeat, compiled
+        self._heartbeat, self._started = heartbeat, started
         self.plan = parts.training_plan(config, store)
         self.timetable = Timetable(config, self.plan.steps_per_epoch)
         self.total = self.timetable.total
@@ -167,7 +167,7 @@ class Training:
             clock.lap("train" if compiled else "compile")
             clock.images += config.data.batch_size if compiled else 0
             if not compiled:
-                self._compiled()
+                self._started()
             self.watchdog.alive(done)
 
             if table.log_is_due(done):
@@ -196,7 +196,7 @@ class Training:
         if not self.scoring.has(split):
             return
         if self.scoring.warm_up(split):
-            self._compiled()
+            self._started()
         self.clock.lap("compile")
         epoch = self.timetable.epoch(done)
         found = self.scoring(split, done, epoch, lambda: self._abandon_if_asked(done))

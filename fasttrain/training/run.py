@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from fasttrain import models
+from fasttrain import garbage, models
 from fasttrain.compiled import CompiledCode, key
 from fasttrain.config import Config
 from fasttrain.data import sources
@@ -117,8 +117,13 @@ def _train(
         models.check(config.model, store.size)
         held.enter_context(watchdog)
         compiled = held.enter_context(_compiled_code(config, runtime, folder, tell))
+
+        def started() -> None:
+            compiled.seal()
+            garbage.go_on()
+
         training = Training(
-            config, runtime, store, folder, console, stop, watchdog, heartbeat, compiled.seal
+            config, runtime, store, folder, console, stop, watchdog, heartbeat, started
         )
         return training.run(resume, changed)
 
