@@ -25,7 +25,7 @@ from fasttrain.data.pictures import decode
 from fasttrain.data.store import SPLITS, Content, Progress, Split, SplitName, content_key
 from fasttrain.errors import UserError
 
-_VERSION = 2  # part of the key: raise it when the same files give other pixels
+VERSION = 2  # part of the key: raise it when the same files give other pixels
 _REPORT_EVERY = 250  # pictures between two reports of progress: some hundredths of a second
 _AHEAD = 64  # files that may be in memory at once, being decoded or waiting for it
 
@@ -54,7 +54,7 @@ class PicturesSource:
         # Times and sizes may agree by accident between two folders, so the folder's path counts.
         folders = sorted(str(place.resolve()) for place in places if place.is_dir())
         about = self.classes, self.size, self.target
-        return content_key("pictures", _VERSION, about, folders, stamps)
+        return content_key("pictures", VERSION, about, folders, stamps)
 
     def pictures(self, split: SplitName) -> list[tuple[Member, int]]:
         """The pictures of a split with their labels, in the order of classes and names."""

@@ -12,7 +12,8 @@ import socket
 import tempfile
 import urllib.error
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ from typing import Protocol
 from filelock import FileLock
 
 from fasttrain.config import Data
-from fasttrain.data import cifar, folders, tree
+from fasttrain.data import cifar, folders, known, tree
 from fasttrain.data.shapes import ShapesSource
 from fasttrain.data.store import (
     SPLITS,
@@ -68,8 +69,17 @@ def open_dataset(data: Data, progress: Progress = silent) -> Store:
         UserError: the data is not where it was said to be, or cannot be found, downloaded or
             used; the message says what was tried and how to mend it.
     """
+    place = _place(data)
+    stamp = known.stamp(place.files, _settings(data)) if place else None
+    key = known.recall(stamp)
+    if key is not None and (folder := store_folder(data.dataset, key)).exists():
+        with suppress(UserError):  # damaged: made anew below
+            return open_store(folder)
     source = find_source(data)
-    return obtain(data.dataset, source.key(), lambda: source.read(progress))
+    key = source.key()
+    store = obtain(data.dataset, key, lambda: source.read(progress))
+    known.remember(stamp, key)
+    return store
 
 
 def open_prepared(data: Data) -> Store | None:
@@ -100,12 +110,34 @@ def find_here(data: Data) -> Source | None:
     """Find what the store is prepared from on this machine; `None` where it must be downloaded.
 
     Raises:
-        UserError: the data is not where it was said to be.
+        UserError: the data is not where it was said to be, or not such data.
     """
+    if data.dataset == "shapes":
+        _place(data)
+        return ShapesSource()
+    place = _place(data)
+    return place and _source(data, place)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a data set lies: in the official archive or its folder, or as pictures by class."""
+
+    paths: list[Path]
+    official: bool
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold all of it; none where there are folders, too."""
+        return self.paths if all(path.is_file() for path in self.paths) else []
+
+
+def _place(data: Data) -> _Place | None:
+    """Find where a data set lies; `None` where it is made, or must be downloaded."""
     if data.dataset == "shapes":
         if data.path is not None:
             raise UserError("data.dataset=shapes is generated: it reads no data.path; leave it out")
-        return ShapesSource()
+        return None
     for setting, value in (("data.path", data.path), ("FASTTRAIN_DATA", _environment())):
         if value is not None:
             return _find_given(data, setting, value.expanduser())
@@ -119,18 +151,18 @@ def _environment() -> Path | None:
     return Path(value) if value else None
 
 
-def _find_given(data: Data, setting: str, path: Path) -> Source:
+def _find_given(data: Data, setting: str, path: Path) -> _Place:
     try:
-        source = _find_in(data, path) if path.exists() else None
+        place = _find_in(data, path) if path.exists() else None
     except PermissionError as error:
         raise UserError(f"{setting}={path}: no right to read {error.filename}") from error
-    if source is None:
+    if place is None:
         there = "holds no such data" if path.exists() else "is not there"
         raise UserError(
             f"{setting}={path} {there}; for data.dataset={data.dataset} it must be, or be a "
             f"folder with, {_forms(data.dataset)}; correct {setting} or data.dataset"
         )
-    return source
+    return place
 
 
 def _forms(dataset: str) -> str:
@@ -147,20 +179,32 @@ def _forms(dataset: str) -> str:
     )
 
 
-def _find_in(data: Data, path: Path) -> Source | None:
+def _find_in(data: Data, path: Path) -> _Place | None:
     """The data set that `path` is, or that lies in it or one level down under its own name."""
     for place in (path, path / data.dataset):
         archive = _find_archive(data.dataset, place)
         if archive is not None:
-            return cifar.CifarSource(data.dataset, archive)
+            return _Place([archive], official=True)
         pictures = _find_pictures(data.dataset, place)
-        if pictures and data.dataset == "folder":
-            share = data.test_share
-            division = None if share is None else tree.Division(share, data.split_seed)
-            return folders.find(pictures, target=data.size, division=division)
         if pictures:
-            return folders.find(pictures, cifar.CLASSES[data.dataset], cifar.SIZE)
+            return _Place(pictures, official=False)
     return None
+
+
+def _source(data: Data, place: _Place) -> Source:
+    """List what lies there."""
+    if place.official:
+        return cifar.CifarSource(data.dataset, place.paths[0])
+    if data.dataset == "folder":
+        share = data.test_share
+        division = None if share is None else tree.Division(share, data.split_seed)
+        return folders.find(place.paths, target=data.size, division=division)
+    return folders.find(place.paths, cifar.CLASSES[data.dataset], cifar.SIZE)
+
+
+def _settings(data: Data) -> tuple[object, ...]:
+    """All but the files that decides what is made of them."""
+    return data.dataset, data.size, data.test_share, data.split_seed, folders.VERSION
 
 
 def _find_archive(dataset: str, place: Path) -> Path | None:

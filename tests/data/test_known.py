@@ -1,0 +1,111 @@
+"""A data set that was looked through is opened without looking again, unless something changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fasttrain.config import Data
+from fasttrain.data import folders, known
+from fasttrain.data.cifar import CifarSource
+from fasttrain.data.sources import open_dataset
+from fasttrain.data.store import store_folder
+from tests.data.test_cifar import Publish, make_batches, publish
+from tests.data.test_folders import GOOD, picture, write_folder, write_zip
+
+__all__ = ["publish"]  # a fixture
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FASTTRAIN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """One entry for each time that pictures were listed or an archive was hashed."""
+    seen: list[object] = []
+
+    def counting(function: Callable[..., object]) -> Callable[..., object]:
+        return lambda *args, **more: (seen.append(args), function(*args, **more))[1]
+
+    monkeypatch.setattr(folders, "find", counting(folders.find))
+    monkeypatch.setattr(CifarSource, "key", counting(CifarSource.key))
+    return seen
+
+
+def some(path: Path) -> Data:
+    return Data(dataset="folder", path=path)
+
+
+def test_a_zip_is_listed_once(tmp_path: Path, looks: list[object]) -> None:
+    data = some(write_zip(tmp_path / "some.zip", GOOD))
+    keys = {open_dataset(data).key for _ in range(3)}
+    assert (len(keys), len(looks)) == (1, 1)
+
+
+def test_an_archive_is_hashed_once(publish: Publish, looks: list[object]) -> None:
+    data = Data(path=publish(make_batches(), folder=False).path)
+    keys = {open_dataset(data).key for _ in range(3)}
+    assert (len(keys), len(looks)) == (1, 1)
+
+
+def test_a_folder_is_listed_each_time(tmp_path: Path, looks: list[object]) -> None:
+    """What changes in a file in it cannot be seen from the folder."""
+    data = some(write_folder(tmp_path / "some", GOOD))
+    open_dataset(data)
+    open_dataset(data)
+    assert len(looks) == 2
+
+
+def test_a_zip_of_the_same_size_and_time_is_another_one(
+    tmp_path: Path, looks: list[object]
+) -> None:
+    path = write_zip(tmp_path / "some.zip", GOOD)
+    before = path.stat()
+    first = open_dataset(some(path))
+    content = bytearray(path.read_bytes())
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert open_dataset(some(path)).key == first.key
+    assert len(looks) == 2
+
+
+def test_what_changed_is_seen(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "some.zip", GOOD)
+    first = open_dataset(some(path))
+    name = next(iter(GOOD))
+    write_zip(path, {**GOOD, name: picture(99, (8, 6))})
+    assert open_dataset(some(path)).key != first.key
+
+
+def test_other_settings_are_other_content(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "some.zip", GOOD)
+    sizes = [open_dataset(some(path)).size]
+    sizes.append(open_dataset(Data(dataset="folder", path=path, size=(9, 9))).size)
+    assert sizes == [(8, 6), (9, 9)]
+
+
+def test_a_store_that_is_damaged_or_gone_is_made_anew(tmp_path: Path, looks: list[object]) -> None:
+    data = some(write_zip(tmp_path / "some.zip", GOOD))
+    key = open_dataset(data).key
+    images = store_folder("folder", key) / "train-images.npy"
+    images.write_bytes(images.read_bytes()[:-1])
+    assert open_dataset(data).key == key
+    assert len(looks) == 2
+
+
+def test_where_nothing_can_be_kept_nothing_is(cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    known.remember("stamp", "key")
+    assert known.recall("stamp") is None
+
+
+def test_what_is_not_there_has_no_stamp(tmp_path: Path) -> None:
+    assert known.stamp([tmp_path / "gone"], ()) is None
+    assert known.stamp([], ()) is None
