@@ -24,7 +24,7 @@ from fasttrain.training.evaluate import Evaluation
 from fasttrain.training.resizing import Resizer
 
 # Pictures that an evaluation takes at once: enough for a GPU, and little of a CPU's memory.
-_EVALUATION_BATCH = 500
+_EVALUATION_BATCH = {"cuda": 500, "cpu": 250}
 _LOOKED_AT = 5000  # pictures by which a network may set its first layer
 
 
@@ -155,7 +155,8 @@ def validation_split(config: Config, store: Store) -> Split:
 def evaluation_pass(config: Config, store: Store, split: Split, runtime: Place) -> Evaluation:
     """One pass over the whole of a split, unchanged and in order."""
     name, _ = choose(config.data.loader, runtime.device)
-    plan = EvaluationPlan(np.arange(len(split.labels)), _EVALUATION_BATCH, runtime.world)
+    at_once = _EVALUATION_BATCH[runtime.device.type]
+    plan = EvaluationPlan(np.arange(len(split.labels)), at_once, runtime.world)
     loader = make_loader(
         name,
         split,
