@@ -90,6 +90,7 @@ class CompiledCode:
         self._tell, self._main = tell, main
         self._ours = active and _VARIABLE not in os.environ
         self._sealed = False
+        self._with_backward: bool | None = None
         self._stand_in: tempfile.TemporaryDirectory[str] | None = None
 
     def prepare(self) -> Path:
@@ -115,9 +116,9 @@ class CompiledCode:
         """Let torch's compiler use `folder`, until this object's end."""
         if self._ours:
             os.environ[_VARIABLE] = str(folder)
-        # Left out by default; our own functions are traced whole, so their code is in the keys.
-        if hasattr(torch._functorch.config, _WITH_OWN_BACKWARD):
-            setattr(torch._functorch.config, _WITH_OWN_BACKWARD, True)
+            # Left out by default; our own functions are traced whole: their code is in the keys.
+            self._with_backward = getattr(torch._functorch.config, _WITH_OWN_BACKWARD, None)
+            _keep_backward(True)
         return self
 
     def __enter__(self) -> CompiledCode:
@@ -128,6 +129,7 @@ class CompiledCode:
             self.seal()
         if self._ours:
             os.environ.pop(_VARIABLE, None)
+            _keep_backward(self._with_backward)
         if self._stand_in is not None:
             self._stand_in.cleanup()
 
@@ -163,6 +165,11 @@ class CompiledCode:
         """What a killed process left unfinished, what was damaged, what others could write."""
         if folder.exists() and not self._is_usable(folder):
             shutil.rmtree(folder)
+
+
+def _keep_backward(wanted: bool | None) -> None:
+    if wanted is not None and hasattr(torch._functorch.config, _WITH_OWN_BACKWARD):
+        setattr(torch._functorch.config, _WITH_OWN_BACKWARD, wanted)
 
 
 def _flaw(folder: Path) -> str | None:

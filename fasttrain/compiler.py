@@ -30,8 +30,6 @@ def settle(wanted: bool | Literal["auto"]) -> bool:
             f"train.compile=true: torch.compile needs {missing}, which is not here; "
             "install it, or choose train.compile=auto"
         )
-    if not missing:
-        _hash_ahead()
     return not missing
 
 
@@ -49,10 +47,11 @@ def missing_for_compile() -> str | None:
     return None if headers.exists() else "Python's headers (python3-dev)"
 
 
-def _hash_ahead() -> None:
+def hash_ahead() -> None:
     """Let torch's threads hash what the first graph's key holds: torch's code, and Triton's.
 
-    That is 500 MB, also on a CPU, which uses none of it; here nothing waits for it.
+    That is 500 MB, also on a CPU, which uses none of it. A process that ends waits for it, so this
+    is for those that will compile.
     """
     with user_decides():
         from torch._inductor import codecache

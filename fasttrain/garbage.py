@@ -15,7 +15,10 @@ _postponed = False
 
 @contextmanager
 def postponed() -> Iterator[None]:
-    """Collect nothing until `go_on` is called, or this ends; for a process that only trains."""
+    """Collect nothing until `go_on` is called, or this ends; for a process that only trains.
+
+    A process that is forked meanwhile, such as a loader's helper, collects nothing at all.
+    """
     global _postponed
     _postponed = gc.isenabled()
     gc.disable()

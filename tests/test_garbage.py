@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fasttrain import garbage
+from fasttrain.cli import main
+from fasttrain.training.step import TrainingStep
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +53,24 @@ def test_without_a_postponement_nothing_is_done() -> None:
     frozen = gc.get_freeze_count()
     garbage.go_on()
     assert gc.get_freeze_count() == frozen
+
+
+def test_a_run_postpones_it_to_the_end_of_its_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    step = TrainingStep.__call__
+
+    def watched(self: TrainingStep, *args: Any) -> None:
+        seen.append(gc.isenabled())
+        step(self, *args)
+
+    monkeypatch.setattr(TrainingStep, "__call__", watched)
+    (tmp_path / "tiny.yaml").write_text("name: tiny\n")
+    settings = ["data.dataset=shapes", "data.validation=0", "data.batch_size=1000"]
+    settings += ["train.epochs=1", "train.device=cpu", "train.compile=false", "model.widths=[4]"]
+    command = ["train", str(tmp_path / "tiny.yaml"), *settings, "--run-dir", str(tmp_path / "run")]
+    assert not main.main(command, standalone_mode=False)
+    assert seen[0] is False
+    assert all(seen[1:])
+    assert len(seen) > 1

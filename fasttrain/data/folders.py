@@ -25,7 +25,7 @@ from fasttrain.data.pictures import decode
 from fasttrain.data.store import SPLITS, Content, Progress, Split, SplitName, content_key
 from fasttrain.errors import UserError
 
-VERSION = 2  # part of the key: raise it when the same files give other pixels
+VERSION = 2  # part of the key: raise it when the same files give other pixels, labels or splits
 _REPORT_EVERY = 250  # pictures between two reports of progress: some hundredths of a second
 _AHEAD = 64  # files that may be in memory at once, being decoded or waiting for it
 

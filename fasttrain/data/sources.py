@@ -69,12 +69,10 @@ def open_dataset(data: Data, progress: Progress = silent) -> Store:
         UserError: the data is not where it was said to be, or cannot be found, downloaded or
             used; the message says what was tried and how to mend it.
     """
-    place = _place(data)
-    stamp = known.stamp(place.files, _settings(data)) if place else None
-    key = known.recall(stamp)
-    if key is not None and (folder := store_folder(data.dataset, key)).exists():
-        with suppress(UserError):  # damaged: made anew below
-            return open_store(folder)
+    stamp = _stamp(data)
+    store = _open_known(data, stamp)
+    if store is not None:
+        return store
     source = find_source(data)
     key = source.key()
     store = obtain(data.dataset, key, lambda: source.read(progress))
@@ -88,6 +86,9 @@ def open_prepared(data: Data) -> Store | None:
     `None` where there is none, or where its source is not at hand any more.
     """
     try:
+        store = _open_known(data, _stamp(data))
+        if store is not None:
+            return store
         source = find_here(data)
         folder = store_folder(data.dataset, source.key()) if source else None
         return open_store(folder) if folder and folder.exists() else None
@@ -116,7 +117,7 @@ def find_here(data: Data) -> Source | None:
         _place(data)
         return ShapesSource()
     place = _place(data)
-    return place and _source(data, place)
+    return _source(data, place) if place else None
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,21 @@ def _source(data: Data, place: _Place) -> Source:
         division = None if share is None else tree.Division(share, data.split_seed)
         return folders.find(place.paths, target=data.size, division=division)
     return folders.find(place.paths, cifar.CLASSES[data.dataset], cifar.SIZE)
+
+
+def _stamp(data: Data) -> str | None:
+    """Name the state of the files that hold the data set; `None` where that does not say all."""
+    place = _place(data)
+    return known.stamp(place.files, _settings(data)) if place else None
+
+
+def _open_known(data: Data, stamp: str | None) -> Store | None:
+    """Open what was prepared from files in that state; `None` where there is nothing whole."""
+    key = known.recall(stamp)
+    with suppress(UserError):
+        if key is not None and (folder := store_folder(data.dataset, key)).exists():
+            return open_store(folder)
+    return None
 
 
 def _settings(data: Data) -> tuple[object, ...]:

@@ -48,7 +48,7 @@ class Training:
         stop: Whether this process was asked to stop.
         watchdog: Is told that the run is alive.
         heartbeat: Tells others.
-        started: Is called when code was generated: after the first step and the first evaluation.
+        started: Is called whenever code was new: after a first step, before a first evaluation.
     """
 
     def __init__(

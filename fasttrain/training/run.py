@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from fasttrain import garbage, models
+from fasttrain import compiler, garbage, models
 from fasttrain.compiled import CompiledCode, key
 from fasttrain.config import Config
 from fasttrain.data import sources
@@ -113,6 +113,8 @@ def _train(
     with ExitStack() as held, runtime.explain_losses():
         metrics = serving(config.track.metrics_port, heartbeat, tell)
         runtime.on_main(lambda: held.enter_context(metrics))
+        if runtime.compile:
+            compiler.hash_ahead()  # beside what follows
         store = _open_data(config, runtime, folder, console, resume)
         models.check(config.model, store.size)
         held.enter_context(watchdog)

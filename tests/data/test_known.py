@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,7 @@ __all__ = ["publish"]  # a fixture
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FASTTRAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(known.time, "time_ns", lambda: later(10))
     return tmp_path / "cache"
 
 
@@ -36,6 +39,10 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     monkeypatch.setattr(folders, "find", counting(folders.find))
     monkeypatch.setattr(CifarSource, "key", counting(CifarSource.key))
     return seen
+
+
+def later(seconds: int) -> int:
+    return int((time.time() + seconds) * 1e9)
 
 
 def some(path: Path) -> Data:
@@ -62,17 +69,26 @@ def test_a_folder_is_listed_each_time(tmp_path: Path, looks: list[object]) -> No
     assert len(looks) == 2
 
 
-def test_a_zip_of_the_same_size_and_time_is_another_one(
+def test_one_written_anew_is_listed_anew_though_size_and_time_agree(
     tmp_path: Path, looks: list[object]
 ) -> None:
     path = write_zip(tmp_path / "some.zip", GOOD)
     before = path.stat()
-    first = open_dataset(some(path))
-    content = bytearray(path.read_bytes())
-    path.write_bytes(content)
+    open_dataset(some(path))
+    path.write_bytes(path.read_bytes())
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert open_dataset(some(path)).key == first.key
+    open_dataset(some(path))
+    assert len(looks) == 2
+
+
+def test_what_has_only_just_changed_is_not_remembered(
+    tmp_path: Path, looks: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = some(write_zip(tmp_path / "some.zip", GOOD))
+    monkeypatch.setattr(known.time, "time_ns", lambda: later(0))
+    open_dataset(data)
+    open_dataset(data)
     assert len(looks) == 2
 
 
@@ -97,7 +113,20 @@ def test_a_store_that_is_damaged_or_gone_is_made_anew(tmp_path: Path, looks: lis
     images = store_folder("folder", key) / "train-images.npy"
     images.write_bytes(images.read_bytes()[:-1])
     assert open_dataset(data).key == key
-    assert len(looks) == 2
+    shutil.rmtree(images.parent)
+    assert open_dataset(data).key == key
+    assert len(looks) == 3
+
+
+def test_other_divisions_are_other_content(tmp_path: Path) -> None:
+    files = {f"{name}/{index}.png": picture(index, (8, 8)) for name in "ab" for index in range(9)}
+    path = write_zip(tmp_path / "some.zip", files)
+    divided = [(0.3, 0), (0.3, 1), (0.6, 0)]
+    keys = {
+        open_dataset(Data(dataset="folder", path=path, test_share=share, split_seed=seed)).key
+        for share, seed in divided
+    }
+    assert len(keys) == 3
 
 
 def test_where_nothing_can_be_kept_nothing_is(cache: Path) -> None:
