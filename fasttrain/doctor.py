@@ -16,6 +16,7 @@ from fasttrain.data import loader, sources
 from fasttrain.data.store import cache_folder
 from fasttrain.errors import FasttrainError
 from fasttrain.observe import environment, wandb
+from fasttrain.runtime import cpu_imitates_bf16
 
 Finding = tuple[bool, str]  # whether it is as it should be, and what was found
 
@@ -61,8 +62,9 @@ def _precision() -> Finding:
     if torch.cuda.is_available():
         good = torch.cuda.is_bf16_supported(including_emulation=False)
         return good, "bf16" if good else "this GPU has no bf16: train.precision=fp32"
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return True, "bf16 in hardware" if fast else "bf16 without hardware: try train.precision=fp32"
+    if cpu_imitates_bf16():
+        return True, "bf16 without hardware: train.precision=fp32 is faster"
+    return True, "bf16 in hardware"
 
 
 def _compiler() -> Finding:

@@ -7,6 +7,7 @@ loaders are left out: they cost more than 100 microseconds a step, and ours need
 from __future__ import annotations
 
 import os
+import platform
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -196,6 +197,16 @@ class Runtime:
             memory.give_back()
         self._accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def cpu_imitates_bf16() -> bool:
+    """Whether bfloat16 on this CPU is put together from other instructions, and slower than fp32.
+
+    Known of x86 only; others are taken to have it.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return False
+    return not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def local_world() -> int:

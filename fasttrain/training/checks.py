@@ -14,6 +14,13 @@ def oddities(config: Config, steps_per_epoch: int) -> list[str]:
     return []
 
 
+def of_precision(precision: str, imitated: bool) -> list[str]:
+    """bfloat16 where it costs more than it brings: `imitated` by a CPU that has none."""
+    if precision != "bf16" or not imitated:
+        return []
+    return ["train.precision=bf16: this CPU imitates it; train.precision=fp32 is faster here"]
+
+
 def _of_branches(model: AttentionCnnModel) -> list[str]:
     if model.branches > 1 or model.gate.name not in ("softmax", "sigmoid"):
         return []

@@ -20,7 +20,7 @@ from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.heartbeat import Heartbeat
 from fasttrain.observe.journal import Journal, Record
 from fasttrain.redact import redact
-from fasttrain.runtime import Runtime
+from fasttrain.runtime import Runtime, cpu_imitates_bf16
 from fasttrain.training import checkpoint, checks, divergence, optim, parts, result, schedule
 from fasttrain.training.average import Average
 from fasttrain.training.clock import Clock
@@ -70,6 +70,8 @@ class Training:
         self.timetable = Timetable(config, self.plan.steps_per_epoch)
         self.total = self.timetable.total
         odd = checks.oddities(config, self.plan.steps_per_epoch)
+        imitated = runtime.device.type == "cpu" and cpu_imitates_bf16()
+        odd += checks.of_precision(config.train.precision, imitated)
         odd += schedule.check(config.schedule, config.train.epochs, self.plan.steps_per_epoch)
         for line in odd:
             self._tell(f"warning: {line}")

@@ -1,0 +1,36 @@
+"""What is legal but odd is said."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+import torch
+
+from fasttrain.runtime import cpu_imitates_bf16
+from fasttrain.training.checks import of_precision
+
+
+@pytest.mark.parametrize(
+    ("machine", "avx", "amx", "imitates"),
+    [
+        ("x86_64", False, False, True),
+        ("x86_64", True, False, False),
+        ("x86_64", False, True, False),
+        ("aarch64", False, False, False),
+    ],
+)
+def test_a_cpu_without_bf16_is_known(
+    machine: str, avx: bool, amx: bool, imitates: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert cpu_imitates_bf16() is imitates
+
+
+def test_imitated_bf16_is_said_to_be_slow() -> None:
+    (line,) = of_precision("bf16", imitated=True)
+    assert "train.precision=fp32" in line
+    assert of_precision("fp32", imitated=True) == []
+    assert of_precision("bf16", imitated=False) == []
