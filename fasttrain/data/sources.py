@@ -113,10 +113,9 @@ def find_here(data: Data) -> Source | None:
     Raises:
         UserError: the data is not where it was said to be, or not such data.
     """
-    if data.dataset == "shapes":
-        _place(data)
-        return ShapesSource()
     place = _place(data)
+    if data.dataset == "shapes":
+        return ShapesSource()
     return _source(data, place) if place else None
 
 
