@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +14,23 @@ import torch
 
 from fasttrain.compiled import user_decides
 from fasttrain.errors import UserError
+
+
+@contextmanager
+def without_triton() -> Iterator[None]:
+    """Let torch's compiler find no Triton where there is no GPU to write code for.
+
+    It would import it all the same, 70 MB, and hash 400 MB of it at every start.
+    """
+    if torch.cuda.is_available() or "triton" in sys.modules:
+        yield
+        return
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # it would miss it
+    sys.modules["triton"] = None  # type: ignore[assignment]  # importing it fails, says Python
+    try:
+        yield
+    finally:
+        del sys.modules["triton"]
 
 
 def settle(wanted: bool | Literal["auto"]) -> bool:
@@ -48,10 +68,9 @@ def missing_for_compile() -> str | None:
 
 
 def hash_ahead() -> None:
-    """Let torch's threads hash what the first graph's key holds: torch's code, and Triton's.
+    """Let torch's threads hash what the first graph's key holds: torch's code.
 
-    That is 500 MB, also on a CPU, which uses none of it. A process that ends waits for it, so this
-    is for those that will compile.
+    A process that ends waits for it, so this is for those that will compile.
     """
     with user_decides():
         from torch._inductor import codecache

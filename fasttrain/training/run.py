@@ -58,7 +58,7 @@ def run(
     """
     # Heard from the start: when one rank refuses, its launcher ends the others, and each of them
     # still says why, or leaves in order.
-    with StopRequest() as stop:
+    with StopRequest() as stop, compiler.without_triton():
         parts.check(config)
         reporting.is_wanted(config.track)
         runtime = Runtime(config.train)

@@ -1,0 +1,40 @@
+"""A CPU's compiler does without what only a GPU's needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fasttrain.compiler import missing_for_compile
+
+WITHOUT_A_GPU = """
+import importlib.util, sys
+import torch
+from fasttrain import compiler
+
+there = importlib.util.find_spec("triton")
+with compiler.without_triton():
+    assert compiler.settle("auto")
+    compiler.hash_ahead()
+    x = torch.ones(4, requires_grad=True)
+    torch.compile(lambda x: (x * x).sum(), dynamic=False)(x).backward()
+assert x.grad[0].item() == 2
+print("triton" in sys.modules, importlib.util.find_spec("triton") == there)
+"""
+
+
+def test_a_cpu_compiles_without_triton_which_others_still_find(tmp_path: Path) -> None:
+    """It takes 70 MB of memory, and 400 MB of it would be hashed at every start."""
+    if missing := missing_for_compile():
+        pytest.skip(f"torch.compile lacks {missing}")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_A_GPU],
+        check=True, capture_output=True, text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", "True"], done.stderr
+    assert "triton" not in done.stderr
