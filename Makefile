@@ -11,8 +11,9 @@ demo: $(INSTALLED)
 	@echo "first: source $(BIN)/activate"
 	@echo "then, on the real CIFAR-10: fasttrain train configs/baseline.yaml"
 
+# Each worker has a core for itself: with more threads than cores, most of them wait for the others.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long

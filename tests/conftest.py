@@ -34,6 +34,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Let torch share a task between two threads, however many a worker of `make test` has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def configs() -> Path:
     return Path(__file__).parent.parent / "configs"
 

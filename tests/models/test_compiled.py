@@ -16,6 +16,9 @@ from fasttrain.config import Model
 STAGES = [{"width": 8}, {"width": 8, "pool": "mean"}]
 
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # generated code shares work, too
+
+
 @pytest.fixture(autouse=True)
 def _fresh_compiler() -> None:
     torch._dynamo.reset()

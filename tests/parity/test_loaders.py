@@ -59,6 +59,9 @@ ROUNDED: list[tuple[tuple[Augmentation, ...], int]] = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # generated code shares work, too
+
+
 @pytest.fixture(autouse=True)
 def _fresh_compiler() -> None:
     torch.compiler.reset()  # dozens of transforms share one function: past 8 it would run eagerly
