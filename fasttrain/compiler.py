@@ -20,7 +20,8 @@ from fasttrain.errors import UserError
 def without_triton() -> Iterator[None]:
     """Let torch's compiler find no Triton where there is no GPU to write code for.
 
-    It would import it all the same, 70 MB, and hash 400 MB of it at every start.
+    It would import it all the same, 70 MB, and hash 400 MB of it at every start. Meanwhile nobody
+    else in this process can import it either, and torch's compiler never looks for it again.
     """
     if torch.cuda.is_available() or "triton" in sys.modules:
         yield
@@ -30,7 +31,8 @@ def without_triton() -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules["triton"]
+        if sys.modules.get("triton", ...) is None:  # another run's end may have been sooner
+            del sys.modules["triton"]
 
 
 def settle(wanted: bool | Literal["auto"]) -> bool:
@@ -68,7 +70,7 @@ def missing_for_compile() -> str | None:
 
 
 def hash_ahead() -> None:
-    """Let torch's threads hash what the first graph's key holds: torch's code.
+    """Let torch's threads hash what the first graph's key holds: its code, and Triton's, if any.
 
     A process that ends waits for it, so this is for those that will compile.
     """

@@ -67,6 +67,16 @@ def succeed(*words: object) -> Result:
     return ended
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _all_cores() -> Iterator[None]:
+    """Runs share their work among all cores, as they do for a user who has decided nothing."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test works in the project's folder, whose environment takes minutes to look through."""

@@ -183,15 +183,29 @@ def test_the_compiler_is_told_and_untold(place: Place, monkeypatch: pytest.Monke
     assert not (place.root / "other").exists()
 
 
+TRAIN_AND_TELL = """
+import atexit, sys
+from fasttrain.cli import main
+
+atexit.register(lambda: print([name for name in sys.modules if name.startswith("triton.")]))
+main()
+"""
+
+
 def test_a_run_carries_its_compiled_code_and_leaves_it_to_the_next(tmp_path: Path) -> None:
     """In a process of its own: torch names a folder when its compiler is imported first."""
     if missing := missing_for_compile():
         pytest.skip(f"torch.compile lacks {missing}")
     settings = ["data.dataset=shapes", "data.validation=0", "data.batch_size=1000"]
     settings += ["train.epochs=1", "train.device=cpu", "train.compile=true", "model.widths=[4]"]
-    command = [sys.executable, "-m", "fasttrain", "train", str(tmp_path / "empty.yaml")]
+    command = [sys.executable, "-c", TRAIN_AND_TELL, "train", str(tmp_path / "empty.yaml")]
     (tmp_path / "empty.yaml").write_text("name: empty\n")
-    subprocess.run([*command, *settings, "--run-dir", str(tmp_path / "run")], check=True)
+    ended = subprocess.run(
+        [*command, *settings, "--run-dir", str(tmp_path / "run")],
+        check=True, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert ended.stdout.splitlines()[-1] == "[]", "without a GPU nothing of Triton is wanted"
     (carried,) = (tmp_path / "run" / "compiled").iterdir()
     assert (carried / "sealed.json").exists()
     assert names(cache_folder() / "compiled" / carried.name) >= {"sealed.json"}

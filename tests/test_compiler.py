@@ -23,7 +23,8 @@ with compiler.without_triton():
     x = torch.ones(2, 2, requires_grad=True)
     torch.compile(lambda x: x @ x, dynamic=False)(x).backward(torch.eye(2))
 assert x.grad[0, 0].item() == 2
-print("triton" in sys.modules, importlib.util.find_spec("triton") == there)
+print([name for name in sys.modules if name.startswith("triton.")])
+print(importlib.util.find_spec("triton") == there)
 """
 
 
@@ -36,5 +37,5 @@ def test_a_cpu_compiles_without_triton_which_others_still_find(tmp_path: Path) -
         check=True, capture_output=True, text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)},
     )  # fmt: skip
-    assert done.stdout.split() == ["False", "True"], done.stderr
+    assert done.stdout.split() == ["[]", "True"], done.stderr
     assert "triton" not in done.stderr

@@ -15,7 +15,6 @@ from fasttrain.config import Model
 
 STAGES = [{"width": 8}, {"width": 8, "pool": "mean"}]
 
-
 pytestmark = pytest.mark.usefixtures("two_threads")  # generated code shares work, too
 
 

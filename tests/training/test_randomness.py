@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fasttrain.training.randomness import Randomness
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # generated code shares work, too
 CPU = torch.device("cpu")
 
 

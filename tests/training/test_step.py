@@ -21,6 +21,7 @@ from fasttrain.training import optim
 from fasttrain.training.evaluate import Evaluation, Evaluator
 from fasttrain.training.step import TrainingStep
 
+pytestmark = pytest.mark.usefixtures("two_threads")  # generated code shares work, too
 CLASSES, SIZE = 5, 8
 SETTINGS = SGD(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
 
