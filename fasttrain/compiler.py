@@ -20,7 +20,7 @@ from fasttrain.errors import UserError
 def without_triton() -> Iterator[None]:
     """Let torch's compiler find no Triton where there is no GPU to write code for.
 
-    It would import it all the same, 70 MB, and hash 400 MB of it at every start. Meanwhile nobody
+    It would import it all the same, 70 MB, and hash 500 MB of it at every start. Meanwhile nobody
     else in this process can import it either, and torch's compiler never looks for it again.
     """
     if torch.cuda.is_available() or "triton" in sys.modules:

@@ -29,7 +29,7 @@ print(importlib.util.find_spec("triton") == there)
 
 
 def test_a_cpu_compiles_without_triton_which_others_still_find(tmp_path: Path) -> None:
-    """It takes 70 MB of memory, and 400 MB of it would be hashed at every start."""
+    """It takes 70 MB of memory, and 500 MB of it would be hashed at every start."""
     if missing := missing_for_compile():
         pytest.skip(f"torch.compile lacks {missing}")
     done = subprocess.run(

@@ -65,7 +65,7 @@ class DaliLoader:
         self._in_use: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
         self._size = split.images.shape[1:]
         # Where nothing differs from picture to picture, a batch is one tall picture to DALI: what
-        # it does for each picture that it knows of would be a quarter of all the time.
+        # it does for each picture that it knows of would be three tenths of all the time.
         self._as_one = not _input_names(transform)
         on_gpu = device.type == "cuda"
         self._pipeline = _pipeline(
