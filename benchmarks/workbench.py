@@ -79,10 +79,9 @@ def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None =
     Raises:
         UserError: the recipe does more in a step than is measured here.
     """
-    if config.train.accumulate > 1 or config.train.resize:
+    if config.train.resize:
         raise UserError(
-            "a step on a batch that stays the same takes it whole and at full size; "
-            "add train.accumulate=1 train.resize=[]"
+            "a step on a batch that stays the same takes it at full size; add train.resize=[]"
         )
     runtime = Runtime(config.train)
     store = sources.open_dataset(config.data)
@@ -92,7 +91,8 @@ def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None =
     if change is not None:
         change(optimizer)
     average = Average(model, config.train.ema) if config.train.ema else None
-    step = TrainingStep(model, optimizer, runtime, config.train, config.seed, average)
+    settings = parts.in_parts(config, runtime)
+    step = TrainingStep(model, optimizer, runtime, settings, config.seed, average)
     _close(runtime)
     model.train()
     return Workbench(config, store, plan, model, step, runtime)

@@ -14,3 +14,11 @@ def small_network(norm: str = "none", seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     config = Config.model_validate({"model": {"family": "cnn", "widths": [4, 6], "norm": norm}})
     return models.build(config.model, 5).to(memory_format=torch.channels_last)
+
+
+def ghost_network(ghost_batch: int | None) -> nn.Module:
+    """A whitened network, (B, 3, 8, 8) to (B, 5), whose batch norm goes by ghost batches."""
+    torch.manual_seed(0)
+    settings = {"family": "whitened_cnn", "widths": [8, 8], "ghost_batch": ghost_batch}
+    config = Config.model_validate({"model": settings})
+    return models.build(config.model, 5).to(memory_format=torch.channels_last)

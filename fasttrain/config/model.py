@@ -196,7 +196,8 @@ class WhitenedCnnModel(Section):
 
     Behind the whitening, for each width, stand so many `convolutions`, each with a batch norm
     that has a bias and, with `norm_scale`, a scale; its running statistics take `norm_momentum`
-    of every batch. `init: dirac` starts convolutions as the identity on
+    of every batch. With `ghost_batch` so many pictures are a batch to it, however many there are
+    in a step (`blocks.GhostBatchNorm2d`). `init: dirac` starts convolutions as the identity on
     their first channels. Logits are multiplied by `logit_scale`.
     """
 
@@ -210,6 +211,7 @@ class WhitenedCnnModel(Section):
     whitening: Whitening = Whitening()
     norm_momentum: Real = Field(0.4, gt=0, le=1)
     norm_scale: bool = False
+    ghost_batch: Whole | None = Field(None, ge=2, multiple_of=2)  # pictures may be mixed in pairs
     logit_scale: Real = Field(1 / 9, gt=0)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -117,6 +117,8 @@ class Train(Section):
     5.1). `tta` is how an evaluation looks at a picture (`training.views`). `watchdog` is how long a
     step may take before the process is taken for hung. `exchange` is the arithmetic in which
     gradients are summed over the ranks: bf16 sends half as many bytes, for slow networks.
+    `accumulate` is in how many parts a step takes its batch, which needs so much less memory;
+    `auto` is as many as change no result, on a CPU, and one on a GPU.
     """
 
     epochs: Whole = Field(10, ge=1)
@@ -125,7 +127,7 @@ class Train(Section):
     compile: Literal["auto"] | bool = "auto"
     channels_last: bool = True
     deterministic: bool = False
-    accumulate: Whole = Field(1, ge=1)
+    accumulate: Literal["auto"] | Annotated[Whole, Field(ge=1)] = 1
     clip_norm: Real | None = Field(None, gt=0)
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
     resize: tuple[Resize, ...] = Field((), max_length=6)  # torch keeps 8 graphs of a function

@@ -47,6 +47,53 @@ def norm(channels: int, wanted: bool = True) -> nn.Module:
     return nn.BatchNorm2d(channels) if wanted else nn.Identity()
 
 
+class GhostBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that takes every `ghost_batch` pictures for a batch of their own.
+
+    Hoffer, Hubara and Soudry, "Train longer, generalize better", arXiv 1705.08741, section 4; the
+    running statistics follow one ghost batch after the other. What comes out is the same however
+    many ghost batches are in memory at a time, and on however many ranks, but for rounding.
+
+    Args:
+        channels: C.
+        ghost_batch: B', pictures; fewer in all are one ghost batch.
+        momentum: The share of a ghost batch in the running statistics.
+    """
+
+    def __init__(self, channels: int, ghost_batch: int, momentum: float = 0.1) -> None:
+        super().__init__(channels, momentum=momentum)
+        self.ghost_batch, self.share = ghost_batch, momentum
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise (B, C, H, W); in training B is a multiple of B', or less than it.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        if not self.training or len(images) <= self.ghost_batch:
+            return super().forward(images)
+        if len(images) % self.ghost_batch:
+            raise ValueError(
+                f"{len(images)} pictures are no whole number of ghost batches of {self.ghost_batch}"
+            )
+        ghosts = images.view(-1, self.ghost_batch, *images.shape[1:]).float()
+        variance, mean = torch.var_mean(ghosts, dim=(1, 3, 4), correction=0, keepdim=True)
+        self._follow(mean, variance, ghosts[0, :, 0].numel())
+        scale = self.weight[:, None, None] * torch.rsqrt(variance + self.eps)
+        normalised: Tensor = (ghosts - mean) * scale + self.bias[:, None, None]
+        return normalised.to(images.dtype).flatten(0, 1)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Let the running statistics follow (G, 1, C, 1, 1) ones, each of `count` numbers."""
+        groups, kept = len(mean), 1 - self.share
+        shares = self.share * kept ** torch.arange(groups - 1, -1, -1, device=mean.device)
+        unbiased = variance * (count / (count - 1))
+        for name, seen in (("running_mean", mean), ("running_var", unbiased)):
+            self.get_buffer(name).mul_(kept**groups).add_(shares @ seen.flatten(1))
+        self.get_buffer("num_batches_tracked").add_(groups)
+
+
 def dropout(rate: float, of: str = "values") -> nn.Module:
     """Zero random `values` or whole `channels` of each picture with probability `rate`.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fasttrain.config import WhitenedCnnModel
-from fasttrain.models.blocks import activation, init_kaiming
+from fasttrain.models.blocks import GhostBatchNorm2d, activation, init_kaiming
 from fasttrain.models.pooling import global_max_pool, max_pool_2x2
 from fasttrain.models.whitening import Whitening
 
@@ -86,7 +86,12 @@ def _convolution(model: WhitenedCnnModel, inputs: int, outputs: int) -> nn.Conv2
 
 def _norm(model: WhitenedCnnModel, channels: int) -> nn.BatchNorm2d:
     """Batch norm; without a scale, which max pooling and activations can do without."""
-    norm = nn.BatchNorm2d(channels, momentum=model.norm_momentum)
+    momentum, ghost_batch = model.norm_momentum, model.ghost_batch
+    norm = (
+        GhostBatchNorm2d(channels, ghost_batch, momentum)
+        if ghost_batch
+        else nn.BatchNorm2d(channels, momentum=momentum)
+    )
     if not model.norm_scale:
         norm.weight.requires_grad_(False)
     return norm

@@ -80,8 +80,9 @@ class Training:
         optimizer = optim.build(config.optim, self.model)
         average = Average(self.model, config.train.ema) if config.train.ema else None
         resizer = parts.resizer(config, store, self.plan.steps_per_epoch, runtime)
+        settings = parts.in_parts(config, runtime)
         self.step = TrainingStep(
-            self.model, optimizer, runtime, config.train, config.seed, average, resizer
+            self.model, optimizer, runtime, settings, config.seed, average, resizer
         )
         self.scoring = Scoring(
             config, store, runtime, folder, average.model if average else self.model

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fasttrain import models
-from fasttrain.config import Config, Crop
+from fasttrain.config import Config, Crop, Train, WhitenedCnnModel
 from fasttrain.config.augment import mixes
 from fasttrain.data.augment import Transform
 from fasttrain.data.loader import Loader, choose, make_loader
@@ -62,9 +62,11 @@ def check_world(config: Config, world: int) -> None:
     """Refuse a batch that the ranks, and the parts of a step, cannot share equally.
 
     Raises:
-        UserError: it cannot be cut into equal slices, or not into slices of whole pairs.
+        UserError: it cannot be cut into equal slices, or not into slices of whole pairs or whole
+            ghost batches.
     """
     size, parts = config.data.batch_size, config.train.accumulate
+    parts = 1 if parts == "auto" else parts
     if size % world:
         raise UserError(
             f"data.batch_size={size} cannot be divided among {world} processes; "
@@ -81,6 +83,29 @@ def check_world(config: Config, world: int) -> None:
             "number of pictures, and mixup and cutmix mix them in pairs; "
             f"choose a multiple of {2 * world * parts}"
         )
+    ghost_batch, piece = _ghost_batch(config), size // (world * parts)
+    if ghost_batch is not None and piece > ghost_batch and piece % ghost_batch:
+        raise UserError(
+            f"model.ghost_batch={ghost_batch} does not divide the {piece} pictures that a process "
+            "takes at a time; choose a divisor"
+        )
+
+
+def in_parts(config: Config, place: Place) -> Train:
+    """The settings of a training step, with `accumulate` a number.
+
+    `auto` is one part, but on a CPU one for each ghost batch of batch norm: what is smaller lies
+    nearer to the processor, and several ghost batches at once would be computed in turn anyway.
+    """
+    if config.train.accumulate != "auto":
+        return config.train
+    share = config.data.batch_size // place.world
+    apart = _ghost_batch(config) if place.device.type == "cpu" else None
+    return config.train.model_copy(update={"accumulate": max(share // (apart or share), 1)})
+
+
+def _ghost_batch(config: Config) -> int | None:
+    return config.model.ghost_batch if isinstance(config.model, WhitenedCnnModel) else None
 
 
 def count_training(config: Config, count: int) -> int:

@@ -80,7 +80,8 @@ class TrainingStep:
         train: `label_smoothing` is the weight taken from the true class and spread over all
             (Szegedy et al., "Rethinking the Inception Architecture", arXiv 1512.00567,
             section 7); `accumulate` cuts a batch into so many parts, of which only one is in
-            memory at a time and each of which batch norm takes for a batch; `clip_norm` bounds
+            memory at a time and each of which batch norm takes for a batch, if not for several
+            ghost batches (`parts.in_parts` knows what `auto` is); `clip_norm` bounds
             the norm of all gradients together (Pascanu et al., "On the difficulty of training
             recurrent neural networks", arXiv 1211.5063, section 3.2).
         seed: The run's seed, for what the model draws.
@@ -104,7 +105,8 @@ class TrainingStep:
         self._resizer = resizer
         self._model, self._optimizer, self._average = model, optimizer, average
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self._parts, self._clip_norm = train.accumulate, train.clip_norm
+        self._parts = 1 if train.accumulate == "auto" else train.accumulate
+        self._clip_norm = train.clip_norm
         self._skips = train.on_divergence == "skip"
         self._randomness = Randomness(seed, runtime.rank, runtime.device)
         joined = runtime.prepare(Objective(model, train.label_smoothing))

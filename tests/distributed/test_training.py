@@ -35,8 +35,10 @@ class Runs:
         return self.folder / "config.yaml"
 
     def train(self, world: int, norm: str, exchange: str = "fp32") -> Path:
-        run = self.folder / f"{norm}-{world}-{exchange}"
-        changed = (f"model.norm={norm}", f"train.exchange={exchange}")
+        return self.train_changed(world, f"model.norm={norm}", f"train.exchange={exchange}")
+
+    def train_changed(self, world: int, *changed: str) -> Path:
+        run = self.folder / "-".join([*changed, str(world)])
         words = ("train", str(self.config), *changed, "--run-dir", str(run))
         if run.exists():
             return run
@@ -115,6 +117,15 @@ def test_two_ranks_have_the_losses_of_one_process(runs: Runs) -> None:
 def test_gradients_may_be_summed_in_half_the_bytes(runs: Runs) -> None:
     whole, half = runs.train(2, "none"), runs.train(2, "none", "bf16")
     assert 0 < largest_difference(whole, half) < 0.02
+
+
+def test_ghost_batches_have_the_losses_of_one_process_on_ranks_and_in_parts(runs: Runs) -> None:
+    ghosts = ("model.family=whitened_cnn", "model.ghost_batch=16", "optim.lr=0.005")
+    whole = runs.train_changed(1, *ghosts)
+    assert sum(losses(whole)[-5:]) < sum(losses(whole)[:5]) - 0.1  # it does train
+    for world, accumulate in [(1, "auto"), (2, "1"), (2, "auto")]:
+        shared = runs.train_changed(world, *ghosts, f"train.accumulate={accumulate}")
+        assert largest_difference(whole, shared) <= 1e-4
 
 
 def test_batch_norm_on_ranks_is_close_to_one_process_but_not_equal(runs: Runs) -> None:

@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from fasttrain.models.blocks import Head, Pool, SqueezeExcite, StochasticDepth, activation, dropout
+from fasttrain.models.blocks import (
+    GhostBatchNorm2d,
+    Head,
+    Pool,
+    SqueezeExcite,
+    StochasticDepth,
+    activation,
+    dropout,
+)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
@@ -71,3 +80,54 @@ def test_a_head_pools_and_then_connects_fully(pool: str) -> None:
     first, second, last = (head.layers[at] for at in (0, 2, 5))
     values = last(torch.relu(second(torch.relu(first(values)))))
     torch.testing.assert_close(head(images), values)
+
+
+def norms(ghost_batch: int) -> tuple[GhostBatchNorm2d, nn.BatchNorm2d]:
+    """Ours, and torch's own with the same parameters."""
+    ghost, plain = GhostBatchNorm2d(3, ghost_batch, 0.3), nn.BatchNorm2d(3, momentum=0.3)
+    with torch.no_grad():
+        ghost.weight.normal_()
+        ghost.bias.normal_()
+    plain.load_state_dict(ghost.state_dict())
+    return ghost, plain
+
+
+def channels_last(count: int) -> Tensor:
+    images = 2 * torch.randn(count, 3, 5, 4) + 1
+    return images.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+@pytest.mark.parametrize(("count", "ghost_batch"), [(12, 4), (12, 6), (12, 12), (4, 6)])
+def test_every_ghost_batch_is_a_batch_to_batch_norm(count: int, ghost_batch: int) -> None:
+    torch.manual_seed(0)
+    ghost, plain = norms(ghost_batch)
+    images, twins = (channels_last(count) for _ in range(2))
+    twins.data.copy_(images.data)
+    slopes = torch.randn(count, 3, 5, 4)
+    for _ in range(2):  # running statistics that are not those of a start
+        found = ghost(images)
+        wanted = torch.cat([plain(part) for part in twins.split(ghost_batch)])
+    torch.testing.assert_close(found, wanted)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    (found * slopes).sum().backward()
+    (wanted * slopes).sum().backward()
+    torch.testing.assert_close(images.grad, twins.grad)
+    torch.testing.assert_close(ghost.weight.grad, plain.weight.grad)
+    torch.testing.assert_close(ghost.bias.grad, plain.bias.grad)
+    torch.testing.assert_close(ghost.state_dict(), plain.state_dict())
+    torch.testing.assert_close(ghost.eval()(images), plain.eval()(images))
+
+
+def test_half_precision_goes_through_ghost_batches_as_through_batch_norm() -> None:
+    ghost, plain = norms(4)
+    images = channels_last(8).bfloat16()
+    found, wanted = ghost(images), torch.cat([plain(part) for part in images.split(4)])
+    assert found.dtype == wanted.dtype == torch.bfloat16
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_ghost_batch_that_is_cut_off_is_refused() -> None:
+    ghost, _ = norms(4)
+    with pytest.raises(ValueError, match="10 pictures are no whole number of ghost batches of 4"):
+        ghost(channels_last(10))
+    assert ghost.eval()(channels_last(10)).shape == (10, 3, 5, 4)

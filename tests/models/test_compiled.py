@@ -103,6 +103,7 @@ def test_compiled_code_reads_the_temperature_of_the_step() -> None:
     "settings",
     [
         {"family": "whitened_cnn", "widths": [8, 8], "logit_scale": 1.0},
+        {"family": "whitened_cnn", "widths": [8, 8], "logit_scale": 1.0, "ghost_batch": 16},
         {"family": "attention_cnn", "stages": STAGES, "head": {"pool": "max"}},
     ],
 )

@@ -13,7 +13,7 @@ from fasttrain.runtime import Runtime
 from fasttrain.training import optim
 from fasttrain.training.average import Average
 from fasttrain.training.step import TrainingStep
-from tests.networks import small_network
+from tests.networks import ghost_network, small_network
 
 SETTINGS = SGD(lr=0.2, momentum=0.9)
 
@@ -68,6 +68,19 @@ def test_batch_norm_takes_each_part_for_a_batch(runtime: Runtime) -> None:
             twin(part)
     for name, buffer in model.named_buffers():
         assert torch.allclose(buffer.double(), twin.get_buffer(name).double(), atol=1e-6), name
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_ghost_batches_are_the_same_in_parts(runtime: Runtime, parts: int) -> None:
+    whole, cut = ghost_network(ghost_batch=6), ghost_network(ghost_batch=6)
+    train(whole, runtime)
+    train(cut, runtime, accumulate=parts)
+    assert largest_difference(whole, ghost_network(ghost_batch=6)) > 1e-2
+    for name, values in whole.state_dict().items():
+        torch.testing.assert_close(cut.state_dict()[name], values, atol=1e-5, rtol=1e-4)
+    plain = ghost_network(ghost_batch=None)
+    train(plain, runtime)
+    assert largest_difference(whole, plain) > 1e-3  # so that it is no accident
 
 
 def test_the_average_follows_steps_and_not_parts(runtime: Runtime) -> None:

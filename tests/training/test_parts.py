@@ -119,3 +119,49 @@ def test_a_margin_wider_than_the_picture_cannot_be_mirrored(store: Store) -> Non
     parts.training_plan(config(augment=[{**crop, "padding": 7}]), store)
     with pytest.raises(UserError, match=r"mirrors 8 pixels.*8 x 8.*smaller padding"):
         parts.training_plan(config(augment=[{**crop, "padding": 8}]), store)
+
+
+class Elsewhere:
+    """A rank on some device."""
+
+    def __init__(self, device: str, world: int) -> None:
+        self.device, self.rank, self.world, self.compile = torch.device(device), 0, world, False
+
+
+@pytest.mark.parametrize(
+    ("device", "world", "ghost_batch", "accumulate", "expected"),
+    [
+        ("cpu", 1, 4, "auto", 4),
+        ("cpu", 2, 4, "auto", 2),
+        ("cpu", 8, 4, "auto", 1),  # a rank has half a ghost batch
+        ("cpu", 1, 16, "auto", 1),
+        ("cpu", 1, None, "auto", 1),
+        ("cpu", 1, 4, 2, 2),
+        ("cuda", 1, 4, "auto", 1),
+        ("cuda", 1, 4, 2, 2),
+    ],
+)
+def test_a_cpu_takes_ghost_batches_one_by_one(
+    device: str, world: int, ghost_batch: int | None, accumulate: int | str, expected: int
+) -> None:
+    model = {"family": "whitened_cnn", "ghost_batch": ghost_batch}
+    settings = {"data": {"batch_size": 16}, "model": model, "train": {"accumulate": accumulate}}
+    config = Config.model_validate(settings)
+    parts.check_world(config, world)
+    found = parts.in_parts(config, Elsewhere(device, world))
+    assert found == config.train.model_copy(update={"accumulate": expected})
+
+
+def test_other_networks_are_taken_whole() -> None:
+    config = Config.model_validate({"train": {"accumulate": "auto"}})
+    assert parts.in_parts(config, Elsewhere("cpu", 1)).accumulate == 1
+
+
+@pytest.mark.parametrize(("accumulate", "piece"), [("auto", 64), (2, 32)])
+def test_ghost_batches_that_are_cut_off_are_refused(accumulate: int | str, piece: int) -> None:
+    model = {"family": "whitened_cnn", "ghost_batch": 24}
+    settings = {"data": {"batch_size": 64}, "model": model, "train": {"accumulate": accumulate}}
+    config = Config.model_validate(settings)
+    with pytest.raises(UserError, match=rf"ghost_batch=24 does not divide the {piece} pictures"):
+        parts.check_world(config, 1)
+    parts.check_world(config, 4)  # each has less than a ghost batch
