@@ -77,13 +77,14 @@ def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None =
     """Put a run together; `change` may alter its optimisers before they are used.
 
     Raises:
-        UserError: the recipe does more in a step than is measured here.
+        UserError: the recipe does more in a step than is measured here, or its batch cannot be cut.
     """
     if config.train.resize:
         raise UserError(
             "a step on a batch that stays the same takes it at full size; add train.resize=[]"
         )
     runtime = Runtime(config.train)
+    parts.check_world(config, runtime.world)
     store = sources.open_dataset(config.data)
     plan = parts.training_plan(config, store)
     model = parts.build_model(config, store, runtime)

@@ -330,6 +330,7 @@ def test_a_key_that_is_no_word_is_refused(file: Path) -> None:
         ("train: {accumulate: 0}", "train.accumulate"),
         ("train: {accumulate: all}", "train.accumulate"),
         ("train: {accumulate: yes}", "train.accumulate"),
+        ("train: {accumulate: -1}", "train.accumulate"),
         ("model: {family: whitened_cnn, ghost_batch: 25}", "model.ghost_batch"),
         ("train: {clip_norm: 0}", "train.clip_norm"),
         ("train: {ema: 0.9}", "train.ema"),
@@ -360,6 +361,13 @@ def test_a_value_of_the_wrong_type_or_range_is_named(file: Path, text: str, key:
 def test_the_value_that_is_wrong_is_shown(file: Path) -> None:
     assert "(it is 'fp17')" in refusal(file, "train: {precision: fp17}")
     assert "(it is 'a\\nb')" in refusal(file, 'train: {epochs: "a\\nb"}')
+
+
+@pytest.mark.parametrize("value", ["0", "all"])
+def test_both_forms_of_a_setting_are_named(file: Path, value: str) -> None:
+    lines = refusal(file, f"train: {{accumulate: {value}}}").split("; ")
+    where = f"{file}: train.accumulate: input should be"
+    assert [line.startswith(where) for line in lines] == [True, True]
 
 
 # Augmentations

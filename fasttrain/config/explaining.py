@@ -12,7 +12,11 @@ from fasttrain.config.fields import Section
 from fasttrain.config.sections import Config
 from fasttrain.errors import nearest
 
-_ALTERNATIVES = ("literal['auto']", "bool")  # what pydantic adds to the place of a union's error
+_ALTERNATIVES = (
+    "literal['auto']",
+    "bool",
+    "constrained-int",
+)  # what pydantic adds to the place of a union's error
 
 Sections = list[type[Section]]
 

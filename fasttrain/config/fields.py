@@ -22,6 +22,7 @@ def _no_truth(value: object) -> object:
 Whole = Annotated[int, BeforeValidator(_no_truth)]
 Real = Annotated[float, BeforeValidator(_no_truth)]
 Share = Annotated[Real, Field(ge=0, lt=1)]
+AutoCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], BeforeValidator(_no_truth)]
 
 
 class Section(BaseModel):

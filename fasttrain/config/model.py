@@ -211,7 +211,8 @@ class WhitenedCnnModel(Section):
     whitening: Whitening = Whitening()
     norm_momentum: Real = Field(0.4, gt=0, le=1)
     norm_scale: bool = False
-    ghost_batch: Whole | None = Field(None, ge=2, multiple_of=2)  # pictures may be mixed in pairs
+    # Even, so that what is mixed in pairs is never parted.
+    ghost_batch: Whole | None = Field(None, ge=2, multiple_of=2)
     logit_scale: Real = Field(1 / 9, gt=0)
 
     @property

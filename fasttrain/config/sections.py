@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import yaml
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fasttrain.config.augment import Augmentation, augmentation_names, mixes
 from fasttrain.config.fields import (
+    AutoCount,
     Duration,
     DurationField,
     MinutesField,
@@ -117,8 +118,9 @@ class Train(Section):
     5.1). `tta` is how an evaluation looks at a picture (`training.views`). `watchdog` is how long a
     step may take before the process is taken for hung. `exchange` is the arithmetic in which
     gradients are summed over the ranks: bf16 sends half as many bytes, for slow networks.
-    `accumulate` is in how many parts a step takes its batch, which needs so much less memory;
-    `auto` is as many as change no result, on a CPU, and one on a GPU.
+    `accumulate` is in how many parts a step takes its batch: more need less memory. `auto` is one,
+    but on a CPU one for each `model.ghost_batch` or few of them, which changes no result but for
+    rounding.
     """
 
     epochs: Whole = Field(10, ge=1)
@@ -127,7 +129,7 @@ class Train(Section):
     compile: Literal["auto"] | bool = "auto"
     channels_last: bool = True
     deterministic: bool = False
-    accumulate: Literal["auto"] | Annotated[Whole, Field(ge=1)] = 1
+    accumulate: AutoCount = 1
     clip_norm: Real | None = Field(None, gt=0)
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
     resize: tuple[Resize, ...] = Field((), max_length=6)  # torch keeps 8 graphs of a function

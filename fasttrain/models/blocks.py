@@ -5,6 +5,8 @@ Shapes: B pictures, C channels, H x W pixels.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,9 +52,9 @@ def norm(channels: int, wanted: bool = True) -> nn.Module:
 class GhostBatchNorm2d(nn.BatchNorm2d):
     """Batch norm that takes every `ghost_batch` pictures for a batch of their own.
 
-    Hoffer, Hubara and Soudry, "Train longer, generalize better", arXiv 1705.08741, section 4; the
-    running statistics follow one ghost batch after the other. What comes out is the same however
-    many ghost batches are in memory at a time, and on however many ranks, but for rounding.
+    Hoffer, Hubara and Soudry, "Train longer, generalize better", arXiv 1705.08741, algorithm 1.
+    In training it puts out the same, but for rounding, however many ghost batches it is given at a
+    time, and on however many ranks; the running statistics follow a rank's own, one by one.
 
     Args:
         channels: C.
@@ -62,7 +64,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, channels: int, ghost_batch: int, momentum: float = 0.1) -> None:
         super().__init__(channels, momentum=momentum)
-        self.ghost_batch, self.share = ghost_batch, momentum
+        self.ghost_batch = ghost_batch
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise (B, C, H, W); in training B is a multiple of B', or less than it.
@@ -86,11 +88,14 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """Let the running statistics follow (G, 1, C, 1, 1) ones, each of `count` numbers."""
-        groups, kept = len(mean), 1 - self.share
-        shares = self.share * kept ** torch.arange(groups - 1, -1, -1, device=mean.device)
+        share, groups = cast(float, self.momentum), len(mean)
+        later = torch.arange(groups - 1, -1, -1, device=mean.device)
+        shares = (share * (1 - share) ** later)[:, None]
         unbiased = variance * (count / (count - 1))
         for name, seen in (("running_mean", mean), ("running_var", unbiased)):
-            self.get_buffer(name).mul_(kept**groups).add_(shares @ seen.flatten(1))
+            # Not as a matrix product: autocast would round it to bfloat16.
+            total = (shares * seen.flatten(1)).sum(dim=0)
+            self.get_buffer(name).mul_((1 - share) ** groups).add_(total)
         self.get_buffer("num_batches_tracked").add_(groups)
 
 

@@ -25,6 +25,7 @@ from fasttrain.training.resizing import Resizer
 
 # Pictures that an evaluation takes at once: enough for a GPU, and little of a CPU's memory.
 _EVALUATION_BATCH = {"cuda": 500, "cpu": 250}
+_PICTURES_PER_CORE = 125  # of a part of a training step: fewer bring little memory, and are slower
 _LOOKED_AT = 5000  # pictures by which a network may set its first layer
 
 
@@ -87,21 +88,28 @@ def check_world(config: Config, world: int) -> None:
     if ghost_batch is not None and piece > ghost_batch and piece % ghost_batch:
         raise UserError(
             f"model.ghost_batch={ghost_batch} does not divide the {piece} pictures that a process "
-            "takes at a time; choose a divisor"
+            "takes at a time; choose an even divisor"
         )
 
 
 def in_parts(config: Config, place: Place) -> Train:
     """The settings of a training step, with `accumulate` a number.
 
-    `auto` is one part, but on a CPU one for each ghost batch of batch norm: what is smaller lies
-    nearer to the processor, and several ghost batches at once would be computed in turn anyway.
+    `auto` is one part, but on a CPU the fewest that hold whole ghost batches and no more than
+    `_PICTURES_PER_CORE` allows, or one ghost batch.
     """
     if config.train.accumulate != "auto":
         return config.train
-    share = config.data.batch_size // place.world
-    apart = _ghost_batch(config) if place.device.type == "cpu" else None
-    return config.train.model_copy(update={"accumulate": max(share // (apart or share), 1)})
+    ghost_batch, count = _ghost_batch(config), 1
+    if ghost_batch is not None and place.device.type == "cpu":
+        ghosts = max(config.data.batch_size // place.world // ghost_batch, 1)
+        at_once = max(_PICTURES_PER_CORE * torch.get_num_threads() // ghost_batch, 1)
+        count = next(parts for parts in range(1, ghosts + 1) if _fits(ghosts, parts, at_once))
+    return config.train.model_copy(update={"accumulate": count})
+
+
+def _fits(ghosts: int, parts: int, at_once: int) -> bool:
+    return ghosts % parts == 0 and ghosts // parts <= at_once
 
 
 def _ghost_batch(config: Config) -> int | None:

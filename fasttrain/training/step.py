@@ -80,8 +80,8 @@ class TrainingStep:
         train: `label_smoothing` is the weight taken from the true class and spread over all
             (Szegedy et al., "Rethinking the Inception Architecture", arXiv 1512.00567,
             section 7); `accumulate` cuts a batch into so many parts, of which only one is in
-            memory at a time and each of which batch norm takes for a batch, if not for several
-            ghost batches (`parts.in_parts` knows what `auto` is); `clip_norm` bounds
+            memory at a time and each of which batch norm takes for a batch, or for several
+            ghost batches; it is a number here (`parts.in_parts`); `clip_norm` bounds
             the norm of all gradients together (Pascanu et al., "On the difficulty of training
             recurrent neural networks", arXiv 1211.5063, section 3.2).
         seed: The run's seed, for what the model draws.
@@ -105,8 +105,9 @@ class TrainingStep:
         self._resizer = resizer
         self._model, self._optimizer, self._average = model, optimizer, average
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self._parts = 1 if train.accumulate == "auto" else train.accumulate
-        self._clip_norm = train.clip_norm
+        if train.accumulate == "auto":
+            raise ValueError("a step needs train.accumulate as a number: see parts.in_parts")
+        self._parts, self._clip_norm = train.accumulate, train.clip_norm
         self._skips = train.on_divergence == "skip"
         self._randomness = Randomness(seed, runtime.rank, runtime.device)
         joined = runtime.prepare(Objective(model, train.label_smoothing))

@@ -121,11 +121,11 @@ def test_gradients_may_be_summed_in_half_the_bytes(runs: Runs) -> None:
 
 def test_ghost_batches_have_the_losses_of_one_process_on_ranks_and_in_parts(runs: Runs) -> None:
     ghosts = ("model.family=whitened_cnn", "model.ghost_batch=16", "optim.lr=0.005")
-    whole = runs.train_changed(1, *ghosts)
+    whole = runs.train_changed(1, *ghosts, "train.accumulate=auto")  # too few to be cut
     assert sum(losses(whole)[-5:]) < sum(losses(whole)[:5]) - 0.1  # it does train
-    for world, accumulate in [(1, "auto"), (2, "1"), (2, "auto")]:
+    for world, accumulate in [(1, 4), (2, 1), (2, 2)]:
         shared = runs.train_changed(world, *ghosts, f"train.accumulate={accumulate}")
-        assert largest_difference(whole, shared) <= 1e-4
+        assert 0 < largest_difference(whole, shared) <= 1e-4  # rounded elsewhere, so really cut
 
 
 def test_batch_norm_on_ranks_is_close_to_one_process_but_not_equal(runs: Runs) -> None:

@@ -121,9 +121,11 @@ def test_every_ghost_batch_is_a_batch_to_batch_norm(count: int, ghost_batch: int
 def test_half_precision_goes_through_ghost_batches_as_through_batch_norm() -> None:
     ghost, plain = norms(4)
     images = channels_last(8).bfloat16()
-    found, wanted = ghost(images), torch.cat([plain(part) for part in images.split(4)])
+    with torch.autocast("cpu", torch.bfloat16):
+        found, wanted = ghost(images), torch.cat([plain(part) for part in images.split(4)])
     assert found.dtype == wanted.dtype == torch.bfloat16
     torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(ghost.state_dict(), plain.state_dict())  # whole precision
 
 
 def test_a_ghost_batch_that_is_cut_off_is_refused() -> None:

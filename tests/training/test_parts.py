@@ -129,23 +129,35 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize(
-    ("device", "world", "ghost_batch", "accumulate", "expected"),
+    ("device", "threads", "world", "ghost_batch", "accumulate", "expected"),
     [
-        ("cpu", 1, 4, "auto", 4),
-        ("cpu", 2, 4, "auto", 2),
-        ("cpu", 8, 4, "auto", 1),  # a rank has half a ghost batch
-        ("cpu", 1, 16, "auto", 1),
-        ("cpu", 1, None, "auto", 1),
-        ("cpu", 1, 4, 2, 2),
-        ("cuda", 1, 4, "auto", 1),
-        ("cuda", 1, 4, 2, 2),
+        ("cpu", 2, 1, 250, "auto", 8),
+        ("cpu", 2, 2, 250, "auto", 4),
+        ("cpu", 2, 16, 250, "auto", 1),  # a rank has half a ghost batch
+        ("cpu", 1, 1, 250, "auto", 8),  # no less than a ghost batch
+        ("cpu", 8, 1, 250, "auto", 2),
+        ("cpu", 64, 1, 250, "auto", 1),
+        ("cpu", 2, 1, 50, "auto", 8),
+        ("cpu", 2, 1, 80, "auto", 25),  # neither two nor three of them divide 25
+        ("cpu", 2, 1, 2000, "auto", 1),
+        ("cpu", 2, 1, None, "auto", 1),
+        ("cpu", 2, 1, 250, 2, 2),
+        ("cuda", 2, 1, 250, "auto", 1),
+        ("cuda", 2, 1, 250, 2, 2),
     ],
 )
-def test_a_cpu_takes_ghost_batches_one_by_one(
-    device: str, world: int, ghost_batch: int | None, accumulate: int | str, expected: int
+def test_a_cpu_takes_few_ghost_batches_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    threads: int,
+    world: int,
+    ghost_batch: int | None,
+    accumulate: int | str,
+    expected: int,
 ) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     model = {"family": "whitened_cnn", "ghost_batch": ghost_batch}
-    settings = {"data": {"batch_size": 16}, "model": model, "train": {"accumulate": accumulate}}
+    settings = {"data": {"batch_size": 2000}, "model": model, "train": {"accumulate": accumulate}}
     config = Config.model_validate(settings)
     parts.check_world(config, world)
     found = parts.in_parts(config, Elsewhere(device, world))
@@ -164,4 +176,3 @@ def test_ghost_batches_that_are_cut_off_are_refused(accumulate: int | str, piece
     config = Config.model_validate(settings)
     with pytest.raises(UserError, match=rf"ghost_batch=24 does not divide the {piece} pictures"):
         parts.check_world(config, 1)
-    parts.check_world(config, 4)  # each has less than a ghost batch

@@ -81,7 +81,7 @@ def _tracing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_nothing_is_compiled_again_after_the_first_step(path: Path) -> None:
     """Rates, the gates' temperature and what is drawn differ from step to step."""
-    config = load(path, ["train.compile=true", "train.device=cpu"])
+    config = load(path, ["train.compile=true", "train.device=cpu", "train.accumulate=1"])
     runtime = Runtime(config.train)
     size = outline(config.data).size
     model = models.build(config.model, 10).to(memory_format=torch.channels_last)
