@@ -122,6 +122,7 @@ def _examine(config: Config | None, timeout: float, watchdog: Watchdog) -> Repor
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with runtime.explain_losses():
+            runtime.check_processes(base.processes)
             watchdog.alive()
             seen = runtime.collect(_look(config, runtime, watchdog.alive))
             wrong = _wrong(config, runtime, seen)

@@ -93,8 +93,12 @@ class Runtime:
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.is_first_here: bool = self._accelerator.is_local_main_process
-        self.compile = settle(train.compile)
-        _check_processes(train.processes, self.world)
+        try:
+            self.compile = settle(train.compile)
+            _check_processes(_asked_of_launcher(), "the launcher's options", self.world)
+        except UserError:
+            self.close()
+            raise
         torch.set_float32_matmul_precision("highest" if train.deterministic else "high")
         torch.use_deterministic_algorithms(train.deterministic)
         torch.backends.cudnn.benchmark = not train.deterministic
@@ -108,6 +112,10 @@ class Runtime:
     def backend(self) -> str:
         """What carries sums from rank to rank."""
         return str(dist.get_backend()) if self.world > 1 else "none"
+
+    def check_processes(self, wanted: int | None) -> None:
+        """Refuse to train in another number of processes than `train.processes` wants."""
+        _check_processes(wanted, "train.processes", self.world)
 
     def explain_losses(self) -> AbstractContextManager[None]:
         """Turn what torch says when other ranks are gone into a `LostPeerError` of one line."""
@@ -199,6 +207,12 @@ class Runtime:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def anywhere(train: Train) -> Runtime:
+    """Where a run is looked at: one on a GPU can be without one."""
+    device = "auto" if train.device == "cuda" else train.device
+    return Runtime(train.model_copy(update={"device": device}))
+
+
 def cpu_imitates_bf16() -> bool:
     """Whether bfloat16 on this CPU is put together from other instructions, and slower than fp32.
 
@@ -238,18 +252,14 @@ def _check_gpus(train: Train) -> None:
         )
 
 
-def _check_processes(wanted: int | None, world: int) -> None:
+def _check_processes(wanted: int | None, by: str, world: int) -> None:
     """Some launches silently run fewer processes than they were told to: refuse those."""
-    for asked, by in (
-        (wanted, "train.processes"),
-        (_asked_of_launcher(), "the launcher's options"),
-    ):
-        if asked is not None and asked != world:
-            raise UserError(
-                f"{asked} processes were asked for by {by}, but {world} started; launch with "
-                "'accelerate launch --config_file launch/accelerate/cpu.yaml' on CPUs "
-                "('--cpu' and 'distributed_type: MULTI_CPU' start one), multi_gpu.yaml on GPUs"
-            )
+    if wanted is not None and wanted != world:
+        raise UserError(
+            f"{wanted} processes were asked for by {by}, but {world} started; launch with "
+            "'accelerate launch --config_file launch/accelerate/cpu.yaml' on CPUs "
+            "('--cpu' and 'distributed_type: MULTI_CPU' start one), multi_gpu.yaml on GPUs"
+        )
 
 
 def _asked_of_launcher() -> int | None:

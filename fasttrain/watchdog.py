@@ -57,7 +57,11 @@ class Watchdog:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self._file is not None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._file is not None and not self._over.is_set():
             self._over.set()
             faulthandler.cancel_dump_traceback_later()
             self._file.close()

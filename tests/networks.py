@@ -9,10 +9,10 @@ from fasttrain import models
 from fasttrain.config import Config
 
 
-def small_network(norm: str = "none", seed: int = 0) -> nn.Module:
+def small_network(norm: str = "none", seed: int = 0, widths: tuple[int, int] = (4, 6)) -> nn.Module:
     """Two stages and a head: (B, 3, 8, 8) to (B, 5); the same for the same seed."""
     torch.manual_seed(seed)
-    config = Config.model_validate({"model": {"family": "cnn", "widths": [4, 6], "norm": norm}})
+    config = Config.model_validate({"model": {"family": "cnn", "widths": widths, "norm": norm}})
     return models.build(config.model, 5).to(memory_format=torch.channels_last)
 
 

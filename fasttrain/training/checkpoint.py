@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from fasttrain.errors import UserError
 from fasttrain.files import atomic_folder, sha256, write_text
+from fasttrain.steps import by_step
 
 _FORMAT = 1
 _WEIGHTS, _AVERAGED = "model.safetensors", "ema.safetensors"
@@ -90,7 +91,7 @@ def save(root: Path, snapshot: Snapshot, keep: int, best: bool = False) -> Path:
     """
     target = place(root, snapshot.step)
     for part in root.glob(".step-*.part"):  # what a killed process left
-        shutil.rmtree(part)
+        shutil.rmtree(part, ignore_errors=True)
     if target.exists():  # a resumed run came back to the same step
         if _flaw(target) is None:
             return target  # and has nothing to add; there is no moment without a checkpoint
@@ -129,7 +130,8 @@ def _retire(root: Path, target: Path, keep: int, best: bool) -> None:
         stay.add(max(scores, key=lambda folder: (scores[folder], folder)))
     for old in folders:
         if old not in stay:
-            shutil.rmtree(old)
+            # One that somebody reads may resist; it is tried again the next time.
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def best(root: Path) -> Path | None:
@@ -169,16 +171,61 @@ def load_weights(folder: Path, model: nn.Module, averaged: bool = False) -> None
     """Read the weights of a checkpoint, or their average, into `model`.
 
     Raises:
-        UserError: the weights do not fit the model, or no average was kept.
+        UserError: as `read_weights` and `put_weights`.
+    """
+    put_weights(folder, model, read_weights(folder, averaged))
+
+
+def read_weights(folder: Path, averaged: bool = False) -> Weights:
+    """Read the weights of a checkpoint, or their average.
+
+    Raises:
+        UserError: they are none, no average was kept, or the checkpoint has gone.
     """
     file = folder / (_AVERAGED if averaged else _WEIGHTS)
-    if not file.exists():
-        raise UserError(f"{folder}: there is no {file.name}; the run did not average its weights")
     try:
-        model.load_state_dict(load_file(file))
-    except (RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"{folder}: the weights do not fit the model: {reason}") from error
+        return load_file(file)
+    except FileNotFoundError as error:
+        if file.name in _kept(folder):
+            raise gone(folder) from error
+        raise UserError(
+            f"{folder}: there is no {file.name}; the run did not average its weights"
+        ) from error
+    except SafetensorError as error:
+        raise _misfit(folder, error) from error
+
+
+def put_weights(folder: Path, model: nn.Module, weights: Weights) -> None:
+    """Put what was read from a checkpoint into `model`.
+
+    Raises:
+        UserError: the weights do not fit the model.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _misfit(folder, error) from error
+
+
+def _misfit(folder: Path, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[-1].strip()
+    return UserError(f"{folder}: the weights do not fit the model: {reason}")
+
+
+def gone(folder: Path) -> UserError:
+    """What is said of a checkpoint that was there, and is not, or not all of it, any more."""
+    return UserError(
+        f"{folder}: has gone since it was chosen; a run deletes old checkpoints as it goes on, so "
+        "run the command again"
+    )
+
+
+def _kept(folder: Path) -> Sequence[str]:
+    """The files that a checkpoint was written with; of one that has gone, any may have been."""
+    try:
+        return tuple(json.loads((folder / _MANIFEST).read_text())["sha256"])
+    except FileNotFoundError:
+        return _WEIGHTS, _AVERAGED
 
 
 def load_state(folder: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
@@ -209,8 +256,8 @@ def load_state(folder: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """Complete folders, oldest first; one that is still being written has another name."""
-    return sorted(root.glob("step-*")) if root.is_dir() else []
+    """Complete folders, oldest first."""
+    return [folder for _, folder in by_step(root)]
 
 
 def _flaw(folder: Path) -> str | None:

@@ -52,11 +52,12 @@ class Figures:
                 raise BadStepError(int(bad))
             done = int(label["step"])
             steps, left_out = round(pictures / self._size), round(skipped / self._size)
-            self._skipped = 0 if steps else self._skipped + left_out
+            left_out += self._skipped
+            self._skipped = 0 if steps else left_out
             if self._skipped >= _SKIPPED_IN_A_ROW:
                 raise BadStepError(done - 1)  # skipping is no cure
             if not steps or not self._runtime.is_main:
-                continue
+                continue  # what was skipped stands in the next line
             means = {
                 "loss": loss / pictures,
                 "accuracy": right / pictures,

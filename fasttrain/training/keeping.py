@@ -57,6 +57,16 @@ class Keeper:
         timed = time_is_up and done > self.saved + Vote.LAG
         return timed or self._timetable.checkpoint_is_due(done)
 
+    def look_for_bad_steps(self) -> None:
+        """Wait for what the device still has to do; every rank calls it.
+
+        Raises:
+            BadStepError: the first step that has gone wrong.
+        """
+        bad = int(self._runtime.smallest(self._state.step.counters.first_bad.clone()))
+        if bad < NEVER:
+            raise BadStepError(bad)
+
     def save(self, done: int, accuracy: float | None, journal: Journal) -> None:
         """Copy the run's state and begin to write it; every rank calls it.
 
@@ -68,9 +78,7 @@ class Keeper:
         Raises:
             BadStepError: it would be kept behind a bad step.
         """
-        bad = int(self._runtime.smallest(self._state.step.counters.first_bad.clone()))
-        if bad < NEVER:
-            raise BadStepError(bad)
+        self.look_for_bad_steps()
         whole = journal.sync()
         self._state.journal = journal.records
         snapshot = self._state.snapshot(done, accuracy)

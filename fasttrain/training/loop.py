@@ -148,9 +148,10 @@ class Training:
             raise
         finally:
             self.saver.close()
-            self.journal.close()
             self.loader.close()
             self.scoring.close()
+            self.watchdog.stop()  # whoever follows the journal may take long over its end
+            self.journal.close()
 
     def _train(self, first: int) -> None:
         """Every step from number `first` on, and what is due after it."""
@@ -167,10 +168,10 @@ class Training:
             models.set_temperature(self.model, table.temperature(done - 1))
             factor = table.factor(done - 1)
             self.step(done - 1, pictures, factor)
-            clock.lap("train" if compiled else "compile")
-            clock.images += config.data.batch_size if compiled else 0
             if not compiled:
                 self._started()
+            clock.lap("train" if compiled else "compile")
+            clock.images += config.data.batch_size if compiled else 0
             self.watchdog.alive(done)
 
             if table.log_is_due(done):
@@ -198,6 +199,7 @@ class Training:
         """Score the model on a split; there may be no validation split."""
         if not self.scoring.has(split):
             return
+        self.keeper.look_for_bad_steps()  # a score would not tell which it was
         if self.scoring.warm_up(split):
             self._started()
         self.clock.lap("compile")
@@ -292,7 +294,7 @@ class Training:
     def _finish(self, seconds: float) -> dict[str, Any]:
         """Write what the run came to, when all else is on the disk."""
         self._vote.close()
-        self.saver.wait()
+        self.runtime.on_main(lambda: self.saver.finish(self.total))
         self.journal.sync()
         found = self._result(seconds)
         if self.runtime.is_main:

@@ -44,6 +44,8 @@ class Optimizers:
         for group, rate in zip(self._groups, self._rates, strict=True):
             group["lr"] = rate * factor
         for member in self._members.values():
+            if skip is not None:
+                _begin_momentum(member)
             # The name by which torch's fused kernels take it from a gradient scaler.
             member.found_inf = skip  # type: ignore[attr-defined]
             member.step()
@@ -72,6 +74,19 @@ class Optimizers:
             settings = member.state_dict()["param_groups"]
             member.load_state_dict({"state": state[name], "param_groups": settings})
         self._groups = [group for each in self._members.values() for group in each.param_groups]
+
+
+def _begin_momentum(member: torch.optim.Optimizer) -> None:
+    """Let SGD's momentum begin at zero, which torch leaves to the kernel of the first step.
+
+    Told to skip that step it would write nothing, and what lay in that memory would be kept.
+    """
+    if not isinstance(member, torch.optim.SGD):
+        return
+    for group in member.param_groups:
+        for weight in group["params"] if group["momentum"] else ():
+            if "momentum_buffer" not in member.state[weight]:
+                member.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def build(optim: config.Optim, model: nn.Module) -> Optimizers:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from rich.console import Console
 
 from fasttrain import compiler, garbage, models
@@ -63,9 +64,11 @@ def run(
         reporting.is_wanted(config.track)
         runtime = Runtime(config.train)
         try:
-            return _run(config, runtime, stop, run_dir, resume, console, changed)
+            with runtime.explain_losses():
+                return _run(config, runtime, stop, run_dir, resume, console, changed)
         finally:
             runtime.close()
+            torch.compiler.reset()  # torch keeps eight graphs of a function, for all runs together
 
 
 def _run(
@@ -111,6 +114,7 @@ def _train(
     heartbeat = Heartbeat(folder, config, watchdog)
     tell = _teller(console)
     with ExitStack() as held, runtime.explain_losses():
+        runtime.check_processes(config.train.processes)
         metrics = serving(config.track.metrics_port, heartbeat, tell)
         runtime.on_main(lambda: held.enter_context(metrics))
         if runtime.compile:

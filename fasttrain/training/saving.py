@@ -65,6 +65,19 @@ class Saver:
         except (UserError, OSError) as error:
             self._warn(str(error))
 
+    def finish(self, step: int) -> None:
+        """Wait for the checkpoint after the last step.
+
+        Raises:
+            UserError: it could not be written, and nobody could use what the run came to.
+        """
+        self.wait()
+        if self.written != checkpoint.place(self._root, step):
+            raise UserError(
+                f"{self._root}: the last checkpoint could not be written, and the run is not "
+                "complete without it; free room and go on with --resume"
+            )
+
     def _warn(self, reason: str) -> None:
         self._tell(
             f"warning: no checkpoint was written: {reason}; training goes on, earlier "

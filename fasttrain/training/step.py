@@ -108,7 +108,7 @@ class TrainingStep:
         if train.accumulate == "auto":
             raise ValueError("a step needs train.accumulate as a number: see parts.in_parts")
         self._parts, self._clip_norm = train.accumulate, train.clip_norm
-        self._skips = train.on_divergence == "skip"
+        self._skips, self._world = train.on_divergence == "skip", runtime.world
         self._randomness = Randomness(seed, runtime.rank, runtime.device)
         joined = runtime.prepare(Objective(model, train.label_smoothing))
         self._objective = torch.compile(joined, dynamic=False) if runtime.compile else joined
@@ -149,11 +149,16 @@ class TrainingStep:
     def warm_up(self, step: int, pictures: Pictures) -> None:
         """Let code be generated for all sizes that come later; nothing that is trained changes.
 
+        More than two ranks also exchange gradients once: torch orders them anew after the first
+        time, and sums of three numbers depend on it. So a run that goes on adds as it would have.
+
         Args:
             step: The next one.
             pictures: Its slice of the batch.
         """
         sizes = self._resizer.after(step) if self._resizer else []
+        if self._world > 2:
+            sizes = [self._resizer(step) if self._resizer else None, *sizes]
         buffers = list(self._model.buffers())
         before = [buffer.clone() for buffer in buffers]
         for smaller in sizes:

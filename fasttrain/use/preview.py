@@ -22,7 +22,7 @@ from fasttrain.data.randomness import Ints
 from fasttrain.data.store import Store
 from fasttrain.errors import UserError
 from fasttrain.files import explain_write_errors, write_bytes
-from fasttrain.runtime import Runtime
+from fasttrain.runtime import anywhere
 from fasttrain.training import parts
 
 _TILE, _GAP, _MARGIN, _LINE = 96, 4, 90, 18  # pixels of the sheet; the first is aimed at
@@ -71,7 +71,7 @@ def preview(config: Config, path: Path, pictures: int, epochs: int) -> None:
     Raises:
         UserError: the data cannot be used, or the file not be written.
     """
-    runtime = Runtime(config.train)
+    runtime = anywhere(config.train)
     try:
         store = sources.open_dataset(config.data)
         content = sheet(config, store, runtime.device, pictures, epochs)

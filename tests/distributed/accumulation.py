@@ -53,6 +53,22 @@ def train(runtime: Runtime, settings: Train) -> tuple[Tensor, int]:
     return weights, reductions // (STEPS - 2)
 
 
+def goes_on_as_it_was(runtime: Runtime, settings: Train) -> bool:
+    """Whether the next step is the same to the bit by ranks that have just started."""
+    ends, kept = [], {}
+    for first in (0, STEPS - 1):
+        model = small_network(widths=(64, 64))
+        model.load_state_dict(kept or model.state_dict())
+        plain = SGD(lr=0.2, momentum=0)  # remembers nothing
+        step = TrainingStep(model, optim.build(plain, model), runtime, settings, seed=0)
+        step.warm_up(first, batch(first, runtime.rank, runtime.world))
+        for at in range(first, STEPS):
+            kept = {name: value.clone() for name, value in model.state_dict().items()}
+            step(at, batch(at, runtime.rank, runtime.world), 1.0)
+        ends.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))
+    return torch.equal(*ends)
+
+
 def main() -> None:
     torch.compile = partial(torch.compile, backend="eager")  # traces and guards, makes no code
     found: dict[str, object] = {}
@@ -65,6 +81,7 @@ def main() -> None:
             dist.all_gather(everywhere, weights)
             assert all(torch.equal(each, weights) for each in everywhere)
         found[str(parts)] = {"weights": weights.tolist(), "reductions": reductions}
+    found["goes on"] = goes_on_as_it_was(runtime, settings)
     if runtime.is_main:
         Path(sys.argv[1]).write_text(json.dumps(found))
     if runtime.world > 1:

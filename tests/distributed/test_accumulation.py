@@ -18,6 +18,11 @@ def train(world: int, file: Path) -> dict[str, Any]:
     return found
 
 
+def test_three_ranks_that_start_anew_add_as_they_would_have(tmp_path: Path) -> None:
+    """The order of gradients in a sum decides its rounding, where there are three to add."""
+    assert train(3, tmp_path / "3.json")["goes on"]
+
+
 def test_two_ranks_in_parts_are_one_rank_with_the_whole(tmp_path: Path) -> None:
     one, two = (train(world, tmp_path / f"{world}.json") for world in (1, 2))
     for parts in ("1", "3"):

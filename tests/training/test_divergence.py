@@ -83,6 +83,31 @@ def test_a_skipped_step_leaves_everything_as_it_was(
     assert step.counters.take()[2:].tolist()[::2] == [8, 0]
 
 
+@pytest.mark.parametrize(
+    "values", [*OPTIMIZERS, {"name": "muon", "rest": {"name": "sgd"}}], ids=str
+)
+def test_the_first_step_may_be_skipped(
+    runtime: Runtime, values: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwritten(like: Tensor, **options: Any) -> Tensor:  # memory that had another use
+        return torch.full_like(like, 7.0, **options)
+
+    ends = []
+    for begins in (True, False):
+        model = small_network()
+        chosen: Optim = TypeAdapter(Optim).validate_python(values)
+        train = TRAIN.model_copy(update={"on_divergence": "skip"})
+        step = TrainingStep(model, optim.build(chosen, model), runtime, train, 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "empty_like", unwritten)
+            if begins:
+                step(0, pictures(0, bad=True), 1.0)
+            step(1, pictures(1), 1.0)
+            step(2, pictures(2), 1.0)
+        ends.append(model.state_dict())
+    torch.testing.assert_close(*ends, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("values", OPTIMIZERS, ids=lambda values: str(values["name"]))
 def test_steps_that_may_be_skipped_train_as_others(
     runtime: Runtime, values: dict[str, object]
@@ -173,6 +198,16 @@ def test_a_run_that_diverges_stops_and_names_the_step_its_pictures_and_the_way_b
     assert (outcome["outcome"], outcome["exit_code"]) == ("diverged", 3)
 
 
+def test_an_evaluation_does_not_hide_which_step_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 7)
+    seldom = recipe(log_every="18steps", evaluate_every="11steps").model_dump(mode="json")
+    config = Config.model_validate({**seldom, "checkpoint": {"every": "18steps"}})
+    with pytest.raises(DivergedError, match="of step 8 is"):
+        run(config, tmp_path / "run", console=Console(quiet=True))
+
+
 def test_a_run_goes_back_and_passes_over_the_bad_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,8 +293,9 @@ def test_a_log_of_nothing_but_one_skipped_step_does_not_end_the_run(
     spoil(monkeypatch, 7)
     config = recipe(on_divergence="skip", log_every="1steps")
     folder, _ = run(config, tmp_path / "run", console=Console(quiet=True))
-    steps = [one["step"] for one in records(folder.path, "train")]
-    assert steps == [step for step in range(1, 19) if step != 8]
+    lines = records(folder.path, "train")
+    assert [one["step"] for one in lines] == [step for step in range(1, 19) if step != 8]
+    assert {one["step"]: one["skipped"] for one in lines if one["skipped"]} == {9: 1}
 
 
 def test_a_score_that_is_no_number_is_a_divergence_too(
