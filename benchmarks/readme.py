@@ -96,8 +96,10 @@ def _recipe(record: Record) -> list[str]:
     settings, results = record["settings"], record["results"]
     factor = settings["model"].get("width_factor", 1)
     found = results["test_accuracy"]["all"]
+    narrower = f", {factor:g} of its width" if factor != 1 else ""
+    precision = ", fp32" if settings["train"]["precision"] == "fp32" else ""
     return [
-        f"`{settings['name']}`" + (f", {factor:g} of its width" if factor != 1 else ""),
+        f"`{settings['name']}`" + narrower + precision,
         str(settings["train"]["epochs"]),
         _accuracy(found),
         _time(median(results["wall_seconds"]["all"])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from zipfile import BadZipFile
@@ -14,6 +15,15 @@ from fasttrain.errors import UserError
 from fasttrain.files import write_bytes
 
 _NORMAL_95 = 1.959964  # the normal distribution's quantile at 97.5 %
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+    RuntimeError,  # damaged so that it looks encrypted, or compressed in another way
+)
 BINS = 15  # of a reliability diagram
 
 
@@ -114,7 +124,7 @@ def load(path: Path) -> Answers:
     try:
         with np.load(path, allow_pickle=False) as columns:
             return Answers(**{field.name: columns[field.name] for field in fields(Answers)})
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except _READ_ERRORS as error:
         raise UserError(f"{path}: not whole; evaluate the run anew: {error}") from error
 
 

@@ -141,6 +141,7 @@ class CompiledCode:
             _withdraw_from_others(self.folder)
             digests = {str(path.relative_to(self.folder)): sha256(path) for path in self._files()}
             write_text(self.folder / _SEAL, json.dumps(digests, indent=1))
+            (self.folder / _SEAL).chmod(0o600)  # as all others
             self._sealed = True
             if _digests(self._kept) != digests:
                 shutil.rmtree(self._kept, ignore_errors=True)

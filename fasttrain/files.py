@@ -10,8 +10,8 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +25,7 @@ _MENDS = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOENT: "the folder cannot be made or has gone; choose another folder",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENXIO: "nothing can be written into it; choose a file",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
     errno.EEXIST: "a file of that name is in the way; choose another folder",
     errno.EISDIR: "a folder of that name is in the way; choose another folder",
@@ -70,26 +71,40 @@ def _fsync(path: Path) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically.
 
+    A link stays, and what it points to is replaced; so does a device or a pipe, which is written
+    into.
+
     Raises:
         UserError: there is no room, or no right to write there.
     """
     with explain_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part"
-        )
-        aside = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.chmod(0o644)
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-        _fsync(path.parent)
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            _replace(Path(os.path.realpath(path)), content)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _aside(path)
+    try:
+        with aside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _fsync(path.parent)
+
+
+def _aside(path: Path) -> Path:
+    """A name that nobody else uses; what is made under it has the rights that the umask leaves.
+
+    `tempfile` would make it for this user alone.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 def write_text(path: Path, content: str) -> None:
@@ -110,13 +125,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        aside = _aside(path)
+        aside.mkdir()
         try:
             yield aside
             for file in aside.iterdir():
                 _fsync(file)
             _fsync(aside)
-            aside.chmod(0o755)
             aside.rename(path)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)

@@ -85,3 +85,17 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "answers.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"answers\.npz: not whole"):
         answers.load(tmp_path / "answers.npz")
+
+
+def test_whichever_byte_is_damaged_it_is_one_line(four: Answers, tmp_path: Path) -> None:
+    path = tmp_path / "answers.npz"
+    four.save(path)
+    whole, refused = path.read_bytes(), 0
+    for at in range(0, len(whole), 3):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :])
+        try:
+            answers.load(path)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > len(whole) / 20

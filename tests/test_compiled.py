@@ -64,6 +64,16 @@ def test_the_next_run_and_the_run_that_goes_on_find_what_was_generated(place: Pl
     assert place.said == []
 
 
+def test_a_mask_that_lets_others_write_makes_no_difference(place: Place) -> None:
+    before = os.umask(0)
+    try:
+        place.generate("first")
+        assert names(place.code("second").prepare()) == WHOLE
+    finally:
+        os.umask(before)
+    assert place.said == []
+
+
 def test_a_run_that_goes_on_elsewhere_carries_its_code(place: Place, tmp_path: Path) -> None:
     place.generate("first")
     subprocess.run(["cp", "-r", str(tmp_path / "first"), str(tmp_path / "moved")], check=True)

@@ -112,6 +112,55 @@ def test_what_is_written_can_be_read_by_others(
 
 
 @every_writer
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o077])
+def test_the_umask_says_who_may_do_what(
+    write: Callable[[Path], None], tmp_path: Path, mask: int
+) -> None:
+    path, before = tmp_path / "target", os.umask(mask)
+    try:
+        write(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~mask
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    target, link = tmp_path / "folder" / "file", tmp_path / "link"
+    link.symlink_to(Path("folder") / "file")
+    for content in (b"made", b"replaced"):
+        write_bytes(link, content)
+        assert target.read_bytes() == content
+    assert link.is_symlink()
+    assert names(tmp_path) == ["folder", "link"]
+    assert names(tmp_path / "folder") == ["file"]
+
+
+def test_what_is_no_file_is_written_into_and_stays(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        write_bytes(path, b"content")
+        assert os.read(reader, 100) == b"content"
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert names(tmp_path) == ["link", "pipe"]
+
+
+def test_standard_output_can_be_written_to() -> None:
+    script = """
+from pathlib import Path
+from fasttrain.files import write_bytes
+write_bytes(Path("/proc/self/fd/1"), b"content")
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, cwd=REPOSITORY, check=True)
+    assert done.stdout == b"content"
+
+
+@every_writer
 def test_everything_is_flushed_before_it_gets_its_name(
     write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

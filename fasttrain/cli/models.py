@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import bidirectional, category
 
 import click
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from fasttrain.use.formats import Format
     from fasttrain.use.predict import Prediction
 
+_BREAKING = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, ends of lines
+_TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 _TTA = click.Choice(["none", "flip", "shift"])
 
 
@@ -96,7 +99,7 @@ def _print_all(found: Iterable[list[Prediction | UserError]], total: int, as_jso
         for batch in found:
             for each in batch:
                 if isinstance(each, UserError):
-                    click.echo(_shown(f"refused {each}"), err=True)
+                    click.echo(_shown(f"refused {each}", sys.stderr.isatty()), err=True)
                     refused += 1
                 else:
                     click.echo(json.dumps(each.as_json()) if as_json else _line(each, on_terminal))
@@ -109,14 +112,24 @@ def _line(found: Prediction, on_terminal: bool) -> str:
     """For a program: the path, class and confidence by turns, between tabs. Else to be read."""
     if not on_terminal:
         shares = [part for _, name, share in found.top for part in (name, f"{share:.4f}")]
-        return "\t".join(map(_shown, [found.name, *shares]))
+        return "\t".join(_shown(part, on_terminal) for part in [found.name, *shares])
     best, *others = (f"{name} {share:.1%}" for _, name, share in found.top)
-    return _shown(f"{found.name}: {best}" + (f"  ({', '.join(others)})" if others else ""))
+    line = f"{found.name}: {best}" + (f"  ({', '.join(others)})" if others else "")
+    return _shown(line, on_terminal)
 
 
-def _shown(text: str) -> str:
-    """One line, in what the terminal's encoding has; file names may hold anything."""
-    line = "".join(each if each.isprintable() else "\ufffd" for each in text)
+def _shown(text: str, on_terminal: bool) -> str:
+    """One line, in what the terminal's encoding has; file names may hold anything.
+
+    A program must be able to find the file by it, so only what would break the line is replaced;
+    on a terminal also what would show it in another order than it has.
+    """
+    line = "".join(
+        "\ufffd"
+        if category(each) in _BREAKING or (on_terminal and bidirectional(each) in _TURNING)
+        else each
+        for each in text
+    )
     encoding = sys.stdout.encoding or "utf-8"
     return line.encode(encoding, "replace").decode(encoding)
 

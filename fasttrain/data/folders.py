@@ -131,8 +131,7 @@ def find(
     where = " and ".join(str(place) for place in places)
     if division is None:
         for place in places:
-            has_split = any((place / split).is_dir() for split in SPLITS)
-            if not has_split and place.is_dir() and tree.lies_by_class(place):
+            if place.is_dir() and tree.is_undivided(place):
                 raise tree.undivided(where)
         files = chain.from_iterable(members(place, SPLITS) for place in places)
         found = tree.by_split(files, where)

@@ -91,8 +91,14 @@ def _list_zip(place: Path) -> Iterator[Member]:
 def _refuse_unsafe(place: Path, info: zipfile.ZipInfo, seen: set[str]) -> None:
     """Refuse names that point out of the zip or stand there twice, and links."""
     name = info.filename
-    if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+    plain = name.replace("\\", "/")
+    if plain.startswith("/") or ".." in plain.split("/"):
         raise UserError(f"{place}!{name}: points out of the zip; make the zip anew without it")
+    if plain != name:  # as some programs for Windows write them
+        raise UserError(
+            f"{place}!{name}: has backslashes where folders are divided by /; zip it again with "
+            "another program"
+        )
     if stat.S_ISLNK(info.external_attr >> 16):
         raise UserError(f"{place}!{name}: is a symbolic link; make the zip anew with files only")
     if name in seen:

@@ -29,6 +29,7 @@ from fasttrain.data.store import (
     Progress,
     Store,
     cache_folder,
+    expand,
     obtain,
     open_store,
     silent,
@@ -69,15 +70,31 @@ def open_dataset(data: Data, progress: Progress = silent) -> Store:
         UserError: the data is not where it was said to be, or cannot be found, downloaded or
             used; the message says what was tried and how to mend it.
     """
-    stamp = _stamp(data)
-    store = _open_known(data, stamp)
-    if store is not None:
-        return store
+    store = _open_known(data, _stamp(data))
+    return store or open_source(data, progress)[1]
+
+
+def open_here(data: Data) -> Store | None:
+    """Open it where the data set is on this machine; `None` where it must be downloaded.
+
+    Raises:
+        UserError: it is not where it was said to be, or cannot be used.
+    """
+    is_made = data.dataset == "shapes"
+    return open_dataset(data) if is_made or _place(data) else None
+
+
+def open_source(data: Data, progress: Progress = silent) -> tuple[Source, Store]:
+    """Look through what the store is prepared from, also where that was done before.
+
+    Arguments and errors as `open_dataset`.
+    """
+    stamp = _stamp(data)  # before it is looked at: it may change meanwhile
     source = find_source(data)
     key = source.key()
     store = obtain(data.dataset, key, lambda: source.read(progress))
     known.remember(stamp, key)
-    return store
+    return source, store
 
 
 def open_prepared(data: Data) -> Store | None:
@@ -140,7 +157,7 @@ def _place(data: Data) -> _Place | None:
         return None
     for setting, value in (("data.path", data.path), ("FASTTRAIN_DATA", _environment())):
         if value is not None:
-            return _find_given(data, setting, value.expanduser())
+            return _find_given(data, setting, expand(setting, value))
     if data.dataset == "folder":
         raise UserError("data.dataset=folder: set data.path=... to your folder or zip of pictures")
     return _find_in(data, cache_folder() / "downloads")
@@ -154,8 +171,9 @@ def _environment() -> Path | None:
 def _find_given(data: Data, setting: str, path: Path) -> _Place:
     try:
         place = _find_in(data, path) if path.exists() else None
-    except PermissionError as error:
-        raise UserError(f"{setting}={path}: no right to read {error.filename}") from error
+    except OSError as error:
+        inside = "" if error.filename in (None, str(path)) else f"{error.filename} "
+        raise UserError(f"{setting}={path}: {inside}cannot be read: {error.strerror}") from error
     if place is None:
         there = "holds no such data" if path.exists() else "is not there"
         raise UserError(

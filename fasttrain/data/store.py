@@ -97,7 +97,21 @@ def cache_folder() -> Path:
     from platformdirs import user_cache_path
 
     explicit = os.environ.get("FASTTRAIN_CACHE")
-    return Path(explicit) if explicit else user_cache_path("fasttrain")
+    return expand("FASTTRAIN_CACHE", Path(explicit)) if explicit else user_cache_path("fasttrain")
+
+
+def expand(setting: str, path: Path) -> Path:
+    """Write out the `~` of a path that a setting names.
+
+    Raises:
+        UserError: it is the home of a user that there is not.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{setting}={path}: there is no home folder of that user; write the path in full"
+        ) from error
 
 
 def store_folder(name: str, key: str, root: Path | None = None) -> Path:

@@ -6,6 +6,7 @@ only) is checked here, so that bad input fails before any work is done.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,17 @@ def lies_by_class(folder: Path) -> bool:
     return any(is_picture(file.name) for file in folder.glob("[!.]*/[!.]*"))
 
 
+def is_undivided(folder: Path) -> bool:
+    """Whether there are pictures at `<class>/<picture>` and none at `<split>/<class>/<picture>`.
+
+    One class may be called as a split is, but not every one.
+    """
+    if any(lies_by_class(folder / split) for split in SPLITS):
+        return False
+    files = (file for file in folder.glob("[!.]*/[!.]*") if file.parent.name not in SPLITS)
+    return any(is_picture(file.name) for file in files)
+
+
 def by_split(files: Iterable[Member], where: str) -> Tree:
     """Sort what lies at `<split>/<class>/<picture>`, in the order of classes and names.
 
@@ -57,7 +69,7 @@ def by_split(files: Iterable[Member], where: str) -> Tree:
     """
     tree: dict[SplitName, dict[str, list[Member]]] = {split: {} for split in SPLITS}
     roots: dict[SplitName, set[Root]] = {split: set() for split in SPLITS}
-    by_class_only = False
+    by_class_only, astray = False, None
     for member in _visible(files):
         *above, file = member.name.split("/")
         split = next((name for name in SPLITS if above[-2:-1] == [name]), None)
@@ -65,11 +77,13 @@ def by_split(files: Iterable[Member], where: str) -> Tree:
             roots[split].add((member.place, f"{'/'.join(above[:-2])}/{split}"))
             tree[split].setdefault(above[-1], []).extend([member] if is_picture(file) else [])
         elif is_picture(file) and not set(SPLITS).isdisjoint(above):
-            raise UserError(f"{member}: does not lie at <split>/<class>/<picture>; move it there")
+            astray = astray or member
         elif above and is_picture(file):
             by_class_only = True
     if by_class_only and not any(tree.values()):
         raise undivided(where)
+    if astray is not None:
+        raise UserError(f"{astray}: does not lie at <split>/<class>/<picture>; move it there")
     for split in SPLITS:
         _refuse_two_sets(roots[split], f"{split} pictures")
     for split in SPLITS:
@@ -196,11 +210,30 @@ def check_classes(tree: Tree, where: str, expected: tuple[str, ...] | None) -> N
 
 
 def _visible(files: Iterable[Member]) -> Iterator[Member]:
-    """Leave out what programs put beside the pictures."""
+    """Leave out what programs put beside the pictures.
+
+    Raises:
+        UserError: the name of a folder is not UTF-8.
+    """
+    folders: set[Root] = set()
     for member in files:
         hidden = "/." in f"/{member.name.removeprefix('./')}" or "__MACOSX/" in member.name
-        if not hidden:
-            yield member
+        if hidden:
+            continue
+        folder = member.place, member.name.rpartition("/")[0]
+        if folder not in folders:
+            folders.add(folder)
+            _refuse_undecodable(str(Member(*folder)))
+        yield member
+
+
+def _refuse_undecodable(path: str) -> None:
+    """Refuse a name that neither a page nor a configuration can hold; a class is called by it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise UserError(f"{shown}: the name is not UTF-8; rename it") from error
 
 
 def _in_order(labels: Mapping[str, list[Member]]) -> dict[str, list[Member]]:

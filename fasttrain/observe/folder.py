@@ -21,6 +21,7 @@ from fasttrain.files import explain_write_errors, write_text
 from fasttrain.observe import environment
 from fasttrain.observe.journal import Record, rewrite
 from fasttrain.redact import redact
+from fasttrain.steps import by_step
 
 # Seconds in which the helper processes of one that was killed let go of the folder.
 _PATIENCE = 10.0
@@ -105,10 +106,10 @@ class RunFolder:
 
     def newest_checkpoint(self) -> tuple[int, float] | None:
         """The step of the newest checkpoint, and the Unix time at which it was written."""
-        with suppress(OSError):  # it was deleted meanwhile, or the file system is in trouble
-            newest = max(self.checkpoints.glob("step-*"), default=None)
-            if newest is not None:
-                return int(newest.name[len("step-") :]), (newest / "state.pt").stat().st_mtime
+        with suppress(OSError):  # the file system is in trouble
+            for step, newest in reversed(by_step(self.checkpoints)):
+                with suppress(OSError):  # it was deleted meanwhile
+                    return step, (newest / "state.pt").stat().st_mtime
         return None
 
     def begin(
@@ -186,11 +187,21 @@ class RunFolder:
                 self.conclude("failed", 1, f"{type(error).__name__}: {error}")
 
     def finished(self) -> dict[str, Any] | None:
-        """The final figures of a run that is complete, and now says so in any case."""
+        """The final figures of a run that is complete, and now says so in any case.
+
+        Raises:
+            UserError: they are there, and cannot be read.
+        """
         if not self.result.exists():
             return None
+        result = self.read_result()
+        if result is None:
+            raise UserError(
+                f"{self.result}: cannot be read; delete it and run again: the run goes on from its "
+                "last checkpoint, and writes it anew"
+            )
         self.conclude("complete", 0)
-        return dict(json.loads(self.result.read_text()))
+        return result
 
     def write_divergence(self, about: dict[str, Any]) -> None:
         """Write where a run diverged: the step, its pictures, the last good checkpoint."""

@@ -24,6 +24,7 @@ class Follower:
         words: What it is told.
         patience: Seconds that the end of a run waits for it.
         environment: What is added to its environment.
+        stdout: Where what it prints goes, as `subprocess.Popen` takes it.
     """
 
     def __init__(
@@ -32,12 +33,13 @@ class Follower:
         words: Sequence[str],
         patience: float,
         environment: Mapping[str, str] | None = None,
+        stdout: int = subprocess.DEVNULL,
     ) -> None:
         self._patience = patience
         self._process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", module, *words],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=subprocess.DEVNULL,
             # Ctrl-C is for the trainer; what it leaves in the journal is still to be dealt with.
             start_new_session=True,

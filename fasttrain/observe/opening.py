@@ -65,7 +65,7 @@ def open_journal(
     heartbeat.begin(*steps, kept)
     sinks: list[Sink] = [ProgressLine(config, *steps, console), heartbeat]
     if reporting.is_wanted(config.track):
-        sinks.append(ReportSink(folder.path))
+        sinks.append(ReportSink(folder.path, console))
     if config.track.wandb != "disabled":
         sinks.append(WandbSink(config.track, folder.path, console))
     return Journal(folder.journal, sinks, tell, len(kept))

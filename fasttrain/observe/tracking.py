@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -53,7 +54,7 @@ class WandbSink(Follower):
         if status["done"] and status["mode"] == "online":
             return f"W&B: {status['url']}"
         kept = sorted((self._folder / "wandb").glob("*run-*"))
-        command = f"wandb sync {' '.join(map(str, kept))}"
+        command = shlex.join(["wandb", "sync", *map(str, kept)])
         later = f"to send it later: {command}" if kept else "the figures are in metrics.jsonl"
         reason = f" ({status['reason']})" if status["reason"] else ""
         how = "offline" if status["done"] else "not finished"

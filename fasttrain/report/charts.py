@@ -42,6 +42,7 @@ _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9.0,
     "text.color": _INK,
+    "text.parse_math": False,  # a run's name may have dollar signs
     "axes.labelcolor": _INK,
     "axes.edgecolor": _GRID,
     "axes.grid": True,

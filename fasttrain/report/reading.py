@@ -9,7 +9,7 @@ from typing import Any
 
 from fasttrain import answers
 from fasttrain.answers import Answers
-from fasttrain.config import Config
+from fasttrain.config import Config, Data
 from fasttrain.data import sources
 from fasttrain.data.plan import holdout
 from fasttrain.data.store import Split, Store
@@ -29,7 +29,7 @@ class Run:
         result: The final figures; `None` while it goes on, or if it did not end well.
         outcome: How it stands.
         environment: What it runs on.
-        store: Its data set; `None` where that is not at hand.
+        store: Its data set; `None` where that is not at hand, or has changed since.
         facts: What the run keeps of it (`data.json`).
     """
 
@@ -78,11 +78,9 @@ class Run:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; numbers where the data set is not at hand."""
+        """The names of the classes; numbers where the run does not keep them."""
         if self.facts:
             return tuple(self.facts["classes"])
-        if self.store:
-            return self.store.classes
         scored = [record["per_class"] for record in self.records if "per_class" in record]
         return tuple(map(str, range(len(scored[-1])))) if scored else ()
 
@@ -107,6 +105,7 @@ def read(path: Path, data: bool = True) -> Run:
         UserError: there is no run, or it cannot be read.
     """
     folder, config = open_run(path)
+    facts = read_json(folder.data)
     return Run(
         folder,
         config,
@@ -114,6 +113,12 @@ def read(path: Path, data: bool = True) -> Run:
         folder.read_result(),
         folder.read_outcome() or {},
         read_json(folder.environment) or {},
-        sources.open_prepared(config.data) if data else None,
-        read_json(folder.data),
+        _open_same(config.data, facts) if data and facts else None,
+        facts,
     )
+
+
+def _open_same(data: Data, facts: dict[str, Any]) -> Store | None:
+    """The data set that a run was trained on, and not what lies in its place by now."""
+    store = sources.open_prepared(data)
+    return store if store and store.digest == facts.get("digest") else None

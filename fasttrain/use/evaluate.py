@@ -10,11 +10,11 @@ from fasttrain.config import LoaderName, Tta
 from fasttrain.data import sources
 from fasttrain.errors import UserError
 from fasttrain.observe.folder import open_run
-from fasttrain.runtime import Runtime
+from fasttrain.runtime import anywhere
 from fasttrain.training import checkpoint, parts
 from fasttrain.training.evaluate import Evaluator
 from fasttrain.training.result import score
-from fasttrain.use.model import find_checkpoint
+from fasttrain.use.choosing import choose
 
 
 def evaluate(
@@ -33,17 +33,17 @@ def evaluate(
         UserError: there is no run, no whole checkpoint in it, or the data set is another one.
     """
     folder, config = open_run(run)
-    newest, passed_over = find_checkpoint(run, folder, best)
-    runtime = Runtime(config.train)
+    chosen = choose(folder, config, best)
+    runtime = anywhere(config.train)
     try:
         store = sources.open_dataset(config.data)
-        if checkpoint.load_state(newest)["data"] != store.digest:
+        if chosen.data != store.digest:
             raise UserError(
                 f"{run} was trained on other pictures than are found now in {store.folder}; "
                 "set FASTTRAIN_DATA to where they came from"
             )
         model = parts.build_model(config, store, runtime)
-        checkpoint.load_weights(newest, model, averaged=config.train.ema is not None)
+        checkpoint.put_weights(chosen.folder, model, chosen.weights)
         data = config.data.model_copy(update={"loader": loader or config.data.loader})
         config = config.model_copy(update={"data": data})
         evaluation = parts.evaluation_pass(config, store, store.test, runtime)
@@ -53,8 +53,8 @@ def evaluate(
         runtime.close()
     found = score(answers, len(store.classes))
     return {
-        "checkpoint": str(newest),
-        "passed_over": passed_over,
+        "checkpoint": str(chosen.folder),
+        "passed_over": list(chosen.passed_over),
         **found,
         "interval": interval(answers.accuracy, answers.count),
         "calibration_error": answers.calibration_error(),

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fasttrain.config import Tta
+from fasttrain.data import sources
 from fasttrain.errors import UserError
 from fasttrain.files import check_writable, write_bytes, write_text
 from fasttrain.training.parts import evenly
 from fasttrain.use import card, formats
 from fasttrain.use.agreement import Agreement, compare
 from fasttrain.use.formats import Format
-from fasttrain.use.model import SUFFIX, Trained, open_here, open_model
+from fasttrain.use.model import SUFFIX, Trained, open_model
 
 _SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": SUFFIX}
 
@@ -89,7 +90,7 @@ def _pictures(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, str]:
     """Test pictures and their labels; random ones where the data set is not at hand."""
     try:
-        store = open_here(trained.config)
+        store = sources.open_here(trained.config.data)
     except UserError:  # of a data set that only the check would need
         store = None
     if store is None or store.digest != trained.model.facts.digest:

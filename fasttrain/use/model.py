@@ -13,11 +13,12 @@ from torch import nn
 
 from fasttrain import models
 from fasttrain.config import Config, Tta
-from fasttrain.data import sources, store
+from fasttrain.data import sources
 from fasttrain.data.facts import Facts
 from fasttrain.errors import UserError
 from fasttrain.observe.folder import RunFolder, open_run
 from fasttrain.training import checkpoint
+from fasttrain.use.choosing import choose
 from fasttrain.use.classifier import Classifier
 
 SUFFIX = ".safetensors"
@@ -41,22 +42,6 @@ class Trained:
     passed_over: tuple[str, ...] = ()
 
 
-def find_checkpoint(run: Path, folder: RunFolder, best: bool) -> tuple[Path, list[str]]:
-    """The newest whole checkpoint of a run, or its best one; also what was passed over, and why.
-
-    Raises:
-        UserError: there is none.
-    """
-    newest, passed_over = checkpoint.newest(folder.checkpoints)
-    if best and newest is not None:
-        newest = checkpoint.best(folder.checkpoints)
-        if newest is None:
-            raise UserError(f"{run}: no checkpoint has a validation accuracy; leave out --best")
-    if newest is None:
-        raise UserError("; ".join([f"{run}: there is no whole checkpoint", *passed_over]))
-    return newest, passed_over
-
-
 def open_model(path: Path, best: bool = False, tta: Tta | None = None) -> Trained:
     """Load the model of a run, or one that `fasttrain export` wrote as safetensors.
 
@@ -73,13 +58,12 @@ def open_model(path: Path, best: bool = False, tta: Tta | None = None) -> Traine
             raise UserError(f"{path}: an exported file holds one model; leave out --best")
         return _open_file(path, tta)
     folder, config = open_run(path)
-    newest, passed_over = find_checkpoint(path, folder, best)
-    digest = str(checkpoint.load_state(newest, ("data",))["data"])
-    facts = _find_facts(folder, config, digest)
+    chosen = choose(folder, config, best)
+    facts = _find_facts(folder, config, chosen.data)
     network = models.build(config.model, len(facts.classes))
-    checkpoint.load_weights(newest, network, averaged=config.train.ema is not None)
+    checkpoint.put_weights(chosen.folder, network, chosen.weights)
     model = _classifier(network, facts, tta or config.train.tta, config)
-    return Trained(model, config, newest, tuple(passed_over))
+    return Trained(model, config, chosen.folder, chosen.passed_over)
 
 
 def _classifier(network: nn.Module, facts: Facts, tta: Tta, config: Config) -> Classifier:
@@ -110,7 +94,7 @@ def _find_facts(folder: RunFolder, config: Config, digest: str) -> Facts:
 
 def _ask_data(folder: RunFolder, config: Config) -> Facts:
     try:
-        found = open_here(config)
+        found = sources.open_here(config.data)
     except UserError as error:
         raise UserError(_too_old(folder, str(error))) from error
     if found is None:
@@ -123,18 +107,6 @@ def _too_old(folder: RunFolder, why: str) -> str:
         f"{folder.path}: this run does not keep its class names (it is older than data.json), and "
         f"its data set is not at hand: {why}"
     )
-
-
-def open_here(config: Config) -> store.Store | None:
-    """Open a run's data set where it is on this machine; nothing is downloaded.
-
-    Raises:
-        UserError: it is not where it was said to be, or cannot be used.
-    """
-    source = sources.find_here(config.data)
-    if source is None:
-        return None
-    return store.obtain(config.data.dataset, source.key(), lambda: source.read(store.silent))
 
 
 def _open_file(path: Path, tta: Tta | None) -> Trained:

@@ -18,8 +18,8 @@ from fasttrain.config import Config, Data, load, override
 from fasttrain.data.folders import PicturesSource
 from fasttrain.data.members import contents
 from fasttrain.data.pictures import FORMATS
-from fasttrain.data.sources import Source, find_source
-from fasttrain.data.store import SPLITS, Progress, Store, obtain
+from fasttrain.data.sources import Source, open_source
+from fasttrain.data.store import SPLITS, Progress, Store, expand
 from fasttrain.data.tree import UndividedError
 
 _OF_THE_SET = ("dataset", "path", "size", "test_share", "split_seed")
@@ -75,21 +75,22 @@ def prepare(overrides: Sequence[str], share: float, progress: Progress) -> Prepa
     Raises:
         UserError: a setting is not valid, or the data cannot be found or used.
     """
-    config, source = _find(overrides, share)
-    store = obtain(config.data.dataset, source.key(), lambda: source.read(progress))
+    config, source, store = _open(overrides, share, progress)
     rows = {}
     if isinstance(source, PicturesSource):
         rows = {"each class": _each_class(store)} | _looked_at(source)
     return Prepared(store, rows, _settings(config, store))
 
 
-def _find(overrides: Sequence[str], share: float) -> tuple[Config, Source]:
+def _open(
+    overrides: Sequence[str], share: float, progress: Progress
+) -> tuple[Config, Source, Store]:
     config = load(None, overrides)
     try:
-        return config, find_source(config.data)
+        return config, *open_source(config.data, progress)
     except UndividedError:
         config = load(None, [*overrides, override("data.test_share", share)])
-        return config, find_source(config.data)
+        return config, *open_source(config.data, progress)
 
 
 def _each_class(store: Store) -> str:
@@ -140,7 +141,7 @@ def _settings(config: Config, store: Store) -> dict[str, Any]:
         if key == "dataset" or written[key] != Data.model_fields[key].default
     }
     if data.path is not None:
-        place = data.path.expanduser().resolve()
+        place = expand("data.path", data.path).resolve()
         found["path"] = str(place)
         if "name" not in config.model_fields_set:
             named = re.sub(r"[^A-Za-z0-9._-]+", "-", place.stem).strip("-._")[:80]

@@ -17,6 +17,14 @@ from fasttrain.observe.journal import Record
 
 Standing = Literal["complete", "running", "stalled", "stopped", "crashed", "diverged", "refused"]
 
+# What a run says of itself when it has ended, and what is said of it then.
+_ENDED: dict[str | None, Standing] = {
+    "complete": "complete",
+    "stopped": "stopped",
+    "diverged": "diverged",
+    "refused": "refused",
+    "failed": "crashed",
+}
 _UNWATCHED = 1800.0  # seconds of silence after which a run without a watchdog is given up
 
 
@@ -90,9 +98,13 @@ def status(path: Path) -> Status:
     train = [record for record in records if record["kind"] == "train"]
     scored = [record for record in records if record.get("split") == "validation"]
     last: Record = train[-1] if train else {}
-    silent = _silence(folder, beat)
+    held = _is_held(folder)
+    begins = held is True and not result and about.get("outcome") in _ENDED
+    if begins:  # it goes on, and has not written yet: what stands there is of its last part
+        about, beat = {}, {}
+    silent = None if begins else _silence(folder, beat)
     outcome = "complete" if result else about.get("outcome")
-    state = _state(folder, config, outcome, beat, silent)
+    state = "running" if begins else _state(config, outcome, beat, silent, held)
     lives = state in ("running", "stalled")
     saved, written = folder.newest_checkpoint() or (None, None)
     step = max(int(beat.get("step", 0)) if lives else 0, int(last.get("step", 0)), saved or 0)
@@ -131,17 +143,14 @@ def _silence(folder: RunFolder, beat: dict[str, Any]) -> float | None:
 
 
 def _state(
-    folder: RunFolder,
     config: Config,
     outcome: str | None,
     beat: dict[str, Any],
     silent: float | None,
+    held: bool | None,
 ) -> Standing:
-    if outcome in ("complete", "stopped", "diverged", "refused"):
-        return outcome  # type: ignore[return-value]  # mypy does not narrow by a tuple
-    if outcome == "failed":
-        return "crashed"
-    held = _is_held(folder)
+    if outcome in _ENDED:
+        return _ENDED[outcome]
     if held is False and beat.get("host") == platform.node():
         return "crashed"
     watchdog = config.train.watchdog

@@ -22,6 +22,7 @@ from PIL import Image
 from fasttrain.data import folders
 from fasttrain.data.members import Member
 from fasttrain.data.store import silent
+from fasttrain.data.tree import Division
 from fasttrain.errors import UserError
 
 
@@ -348,10 +349,22 @@ def test_two_sets_are_never_merged(tmp_path: Path) -> None:
     assert f"{whole}!/train and {other}!/train both hold train pictures" in message
 
 
-@pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "train/../../x.png", "a\\b.png"])
+@pytest.mark.parametrize("name", ["../out.png", "/etc/out.png", "train/../../x.png", "..\\b.png"])
 def test_names_that_point_out_of_a_zip_are_refused(name: str, tmp_path: Path) -> None:
     place = write_zip(tmp_path / "a.zip", {**GOOD, name: picture(0)})
     assert f"a.zip!{name}: points out of the zip" in refusal([place])
+
+
+@pytest.mark.parametrize("split", [0.2, None])
+def test_a_zip_with_backslashes_is_explained(split: float | None, tmp_path: Path) -> None:
+    files = {name.replace("/", "\\"): content for name, content in GOOD.items()}
+    place = write_zip(tmp_path / "a.zip", files)
+    division = Division(split, 0) if split else None
+    with pytest.raises(UserError) as caught:
+        folders.find([place], division=division)
+    message = str(caught.value)
+    assert ": has backslashes where folders are divided by /; zip it again with" in message
+    assert "points out" not in message
 
 
 def test_links_in_a_zip_are_refused(tmp_path: Path) -> None:

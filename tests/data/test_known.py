@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fasttrain.config import Data
-from fasttrain.data import folders, known
+from fasttrain.config import Data, override
+from fasttrain.data import folders, known, sources
 from fasttrain.data.cifar import CifarSource
-from fasttrain.data.sources import open_dataset
-from fasttrain.data.store import store_folder
+from fasttrain.data.shapes import ShapesSource
+from fasttrain.data.sources import open_dataset, open_here
+from fasttrain.data.store import silent, store_folder
+from fasttrain.use.prepare import prepare
 from tests.data.test_cifar import Publish, make_batches, publish
 from tests.data.test_folders import GOOD, picture, write_folder, write_zip
 
@@ -53,6 +55,26 @@ def test_a_zip_is_listed_once(tmp_path: Path, looks: list[object]) -> None:
     data = some(write_zip(tmp_path / "some.zip", GOOD))
     keys = {open_dataset(data).key for _ in range(3)}
     assert (len(keys), len(looks)) == (1, 1)
+
+
+def test_so_is_one_that_is_only_looked_for_here(
+    tmp_path: Path, looks: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = some(write_zip(tmp_path / "some.zip", GOOD))
+    keys = {store and store.key for store in (open_here(data) for _ in range(3))}
+    assert (len(keys), len(looks)) == (1, 1)
+    assert open_here(Data()) is None  # and nothing was downloaded
+    monkeypatch.setattr(sources, "ShapesSource", lambda: ShapesSource(train=20, test=10))
+    assert open_here(Data(dataset="shapes")) is not None
+
+
+def test_what_was_prepared_by_its_name_is_not_listed_again(
+    tmp_path: Path, looks: list[object]
+) -> None:
+    path = write_zip(tmp_path / "some.zip", GOOD)
+    prepared = prepare(["data.dataset=folder", override("data.path", str(path))], 0.2, silent)
+    assert open_dataset(some(path)).key == prepared.store.key
+    assert len(looks) == 1
 
 
 def test_an_archive_is_hashed_once(publish: Publish, looks: list[object]) -> None:

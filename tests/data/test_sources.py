@@ -179,6 +179,32 @@ def test_home_may_be_written_short(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(open_dataset(Data(dataset="folder", path=Path("~/a.zip"))).test.images) == 2
 
 
+@pytest.mark.parametrize("setting", ["data.path", "FASTTRAIN_DATA", "FASTTRAIN_CACHE"])
+def test_a_home_of_nobody_is_one_line(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = "~nosuchuser/x"
+    if setting != "data.path":
+        monkeypatch.setenv(setting, where)
+    message = refusal(**{"path": where} if setting == "data.path" else {})
+    assert message.startswith(f"{setting}={where}: there is no home folder of that user; ")
+
+
+def test_the_cache_may_be_written_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FASTTRAIN_CACHE", "~/short")
+    monkeypatch.chdir(tmp_path)
+    folder = write_zip(tmp_path / "a.zip", GOOD)
+    store = open_dataset(Data(dataset="folder", path=folder))
+    assert store.folder.is_relative_to(tmp_path / "short")
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_name_that_is_too_long_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "n" * 300
+    assert f"data.path={long}: cannot be read: File name too long" in refusal(path=long)
+    monkeypatch.setenv("FASTTRAIN_DATA", long)
+    assert "FASTTRAIN_DATA=nnn" in refusal()
+
+
 def test_half_a_pair_of_zips_is_explained(tmp_path: Path) -> None:
     halves(tmp_path)
     (tmp_path / "cifar10-test.zip").unlink()

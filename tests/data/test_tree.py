@@ -13,7 +13,7 @@ from fasttrain.data import folders
 from fasttrain.data.randomness import random_words_by_name
 from fasttrain.data.sources import open_dataset
 from fasttrain.data.store import SPLITS, silent
-from fasttrain.data.tree import Division
+from fasttrain.data.tree import Division, UndividedError
 from fasttrain.errors import UserError
 from tests.data.test_folders import picture, write_folder, write_zip
 
@@ -153,6 +153,55 @@ def test_a_class_may_be_named_train(tmp_path: Path) -> None:
     path = write_folder(tmp_path / "set", files)
     store = open_dataset(Data(dataset="folder", path=path, test_share=0.2))
     assert store.classes == ("car", "train")
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_a_class_that_is_named_train_leads_to_the_share_too(form: str, tmp_path: Path) -> None:
+    files = {f"{name}/{i}.png": PICTURE for name in ("train", "car") for i in range(5)}
+    path = tmp_path / f"set{'.zip' if form == 'zip' else ''}"
+    place = write_folder(path, files) if form == "folder" else write_zip(path, files)
+    with pytest.raises(UndividedError, match=r"set data\.test_share=0\.2"):
+        open_dataset(Data(dataset="folder", path=place))
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"train/1.png": PICTURE, "test/1.png": PICTURE},
+        {"train/1.png": PICTURE, "train/a/1.png": PICTURE, "a/1.png": PICTURE},
+    ],
+    ids=["no classes", "divided already"],
+)
+def test_pictures_beside_the_classes_of_a_split_are_named(
+    form: str, files: Mapping[str, bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / f"set{'.zip' if form == 'zip' else ''}"
+    place = write_folder(path, files) if form == "folder" else write_zip(path, files)
+    with pytest.raises(UserError, match=r"train/1\.png: does not lie at <split>/<class>/<picture>"):
+        open_dataset(Data(dataset="folder", path=place))
+
+
+@pytest.mark.parametrize("share", [None, 0.2])
+@pytest.mark.parametrize("where", ["set/cl\udce9/{}.png", "p\udce9th/set/b/{}.png"])
+def test_folders_whose_names_are_not_utf_8_are_named(
+    where: str, share: float | None, tmp_path: Path
+) -> None:
+    path = tmp_path / where.split("set", maxsplit=1)[0] / "set"
+    lead = ("train/", "test/") if share is None else ("",)
+    of_class = where.split("set/")[1]
+    files = {split + name.format(i): PICTURE for split in lead for name in (of_class, "a/{}.png")
+             for i in range(5)}  # fmt: skip
+    write_folder(path, files)
+    with pytest.raises(UserError, match=r"\\xe9.*: the name is not UTF-8; rename it") as caught:
+        open_dataset(Data(dataset="folder", path=path, test_share=share))
+    str(caught.value).encode()  # it can be shown
+
+
+def test_pictures_may_be_called_anything(tmp_path: Path) -> None:
+    files = {f"{name}/\udce9{i}.png": PICTURE for name in "ab" for i in range(5)}
+    path = write_folder(tmp_path / "set", files)
+    assert open_dataset(Data(dataset="folder", path=path, test_share=0.2)).classes == ("a", "b")
 
 
 def test_what_programs_leave_behind_is_no_class(tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ def test_a_run_that_was_killed_as_it_ended_is_complete(complete: Path) -> None:
     assert json.loads(folder.outcome.read_text())["outcome"] == "complete"
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "\xff"])
+def test_a_result_that_cannot_be_read_is_one_line(complete: Path, content: str) -> None:
+    folder = RunFolder(complete)
+    folder.result.write_text(content, encoding="latin-1")
+    folder.conclude("running", None)
+    with pytest.raises(UserError, match=r"result\.json: cannot be read; delete it") as caught:
+        folder.finished()
+    assert "\n" not in str(caught.value)
+    assert json.loads(folder.outcome.read_text())["outcome"] == "running"
+
+
 def test_a_run_that_goes_on_is_not_finished(begun: Path) -> None:
     assert RunFolder(begun).finished() is None
 

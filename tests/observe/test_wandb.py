@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import signal
 import socket
 import struct
@@ -124,6 +125,17 @@ def test_offline_the_figures_are_on_disk_and_no_one_is_called(
     assert Path(line.split()[-1]).is_dir()
     with pytest.raises(BlockingIOError):
         server.accept()
+
+
+def test_the_line_that_sends_it_later_can_be_typed(tmp_path: Path, told: Told) -> None:
+    folder = tmp_path / 'my runs\' "best"'
+    (folder / "wandb" / "offline-run-1").mkdir(parents=True)
+    keep(folder, told)
+    (line,) = told.lines
+    words = shlex.split(line.partition("later: ")[2])
+    assert words[:2] == ["wandb", "sync"]
+    assert len(words) >= 3
+    assert all(Path(word).is_dir() for word in words[2:])
 
 
 def test_a_complete_run_leaves_its_confusion_and_what_the_model_saw(

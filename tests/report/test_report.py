@@ -18,7 +18,7 @@ from rich.console import Console
 
 from fasttrain.answers import interval, load
 from fasttrain.cli import main
-from fasttrain.config import Config
+from fasttrain.config import Config, Data
 from fasttrain.data import sources
 from fasttrain.data.shapes import CLASSES, ShapesSource
 from fasttrain.observe.folder import RunFolder
@@ -193,10 +193,28 @@ def test_without_its_data_a_run_is_shown_without_pictures(
     assert not (tmp_path / "empty").exists()  # nothing is prepared for a report
 
 
+def test_pictures_of_a_data_set_that_changed_since_are_not_shown(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(home / "one", changed, ignore=shutil.ignore_patterns("samples.png"))
+    monkeypatch.setattr(sources, "ShapesSource", lambda: ShapesSource(train=200, test=20))
+    sources.open_dataset(Data(dataset="shapes"))  # so that it is prepared, and could be taken
+    shown = page(changed)
+    assert "not at hand" in shown
+    assert not (changed / "samples.png").exists()
+
+
 def test_what_a_user_named_is_no_markup(home: Path, tmp_path: Path) -> None:
     odd = tmp_path / "<script>alert(1)</script>"
     shutil.copytree(home / "one", odd)
     assert "<script" not in page(odd)
+
+
+def test_what_a_user_named_is_no_formula(home: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "a$b_{$"
+    shutil.copytree(home / "one", odd)
+    assert page(odd, home / "two").count("a$b_{$") > 2  # in the legends, too
 
 
 def test_a_long_run_makes_no_large_page(home: Path, tmp_path: Path) -> None:

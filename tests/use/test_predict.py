@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from fasttrain.cli import main
+from fasttrain.cli.models import _shown
 from fasttrain.use.model import open_model
 from tests.use.conftest import Example
 
@@ -184,6 +186,29 @@ def test_a_name_with_anything_in_it_keeps_to_its_line(example: Example, tmp_path
     assert len(ended.stderr.splitlines()) == 3
     (row,) = rows(predict(example.path, tmp_path, "--json"))
     assert row["path"] == str(tmp_path / odd)
+
+
+@pytest.mark.parametrize("odd", ["\u202f", "\u00a0", "\u3000", "\u200d", "\u202e", "\ue000"])
+def test_a_path_that_is_piped_names_its_file(example: Example, tmp_path: Path, odd: str) -> None:
+    path = tmp_path / f"a{odd}b.png"
+    shutil.copy(next(example.pictures.rglob("*.png")), path)
+    ended = predict(example.path, path)
+    assert Path(ended.stdout.split("\t")[0]).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "piped", "on_terminal"),
+    [
+        ("a\u00a0b\u200dc", "a\u00a0b\u200dc", "a\u00a0b\u200dc"),
+        ("a\u202eb\u2066c", "a\u202eb\u2066c", "a\ufffdb\ufffdc"),
+        ("a\nb\x1b[m\x85c", "a\ufffdb\ufffd[m\ufffdc", "a\ufffdb\ufffd[m\ufffdc"),
+        ("a\u2028b\u2029c\udcff", "a\ufffdb\ufffdc\ufffd", "a\ufffdb\ufffdc\ufffd"),
+    ],
+)
+def test_only_what_breaks_a_line_or_turns_it_around_is_replaced(
+    text: str, piped: str, on_terminal: str
+) -> None:
+    assert (_shown(text, on_terminal=False), _shown(text, on_terminal=True)) == (piped, on_terminal)
 
 
 def test_a_reader_that_goes_away_is_no_bug(example: Example, tmp_path: Path) -> None:

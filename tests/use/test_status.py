@@ -134,6 +134,23 @@ def test_what_a_run_says_of_itself_holds(outcome: str, mend: str, make: Make) ->
     assert (found.step, found.seconds_left) == (15, None)  # what was done after it is lost
 
 
+@pytest.mark.parametrize("outcome", ["stopped", "diverged", "refused", "failed"])
+def test_a_run_that_goes_on_and_has_not_written_yet_runs(outcome: str, make: Make) -> None:
+    folder = make(outcome=outcome, silent=99_999, message="so it was")
+    with FileLock(folder.lock):
+        found = status(folder.path)
+    assert (found.state, found.outcome, found.message, found.silent) == ("running", None, "", None)
+    assert (found.host, found.pid) == (None, None)  # those of its last part
+    assert found.next.startswith("nothing")
+
+
+def test_a_complete_run_is_complete_whoever_holds_it(make: Make) -> None:
+    folder = make()
+    folder.finish({"steps": 40, "test_accuracy": 0.75})
+    with FileLock(folder.lock):
+        assert status(folder.path).state == "complete"
+
+
 def test_a_complete_run_shows_its_result(make: Make) -> None:
     folder = make()
     folder.finish({"steps": 40, "test_accuracy": 0.75})
