@@ -213,7 +213,6 @@ def _copy(source: Path, target: Path) -> None:
     """Copy a folder; it appears whole, for this user alone, or not at all."""
     if target.exists():
         return
-    with atomic_folder(target) as aside:
+    with atomic_folder(target, 0o700) as aside:
         shutil.copytree(source, aside, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock"))
-        aside.chmod(0o700)
-    target.chmod(0o700)
+        aside.chmod(0o700)  # not as the source is

@@ -69,34 +69,42 @@ def _fsync(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically.
-
-    A link stays, and what it points to is replaced; so does a device or a pipe, which is written
-    into.
+    """Write `content` to `path` atomically; a link that stands there is replaced.
 
     Raises:
         UserError: there is no room, or no right to write there.
     """
     with explain_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = _aside(path)
+        try:
+            with aside.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _fsync(path.parent)
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write `content` where a user wants it, atomically where that is a file.
+
+    A link stays, and what it points to is replaced; so does a device or a pipe, which is written
+    into.
+
+    Raises:
+        UserError: as `write_bytes`; or it is a link that somebody else has put there.
+    """
+    if path.is_symlink() and path.lstat().st_uid not in (os.getuid(), 0):
+        raise UserError(f"{path}: is a link of another user; choose another file")
+    with explain_write_errors(path):
         if path.exists() and not path.is_file():
             path.write_bytes(content)
         else:
-            _replace(Path(os.path.realpath(path)), content)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(path)
-    try:
-        with aside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _fsync(path.parent)
+            write_bytes(Path(os.path.realpath(path)), content)
 
 
 def _aside(path: Path) -> Path:
@@ -113,7 +121,7 @@ def write_text(path: Path, content: str) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
     """Fill a folder aside, then let it appear under its final name at once.
 
     Yields the folder to write into. When the block ends without an error everything in it is
@@ -126,7 +134,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = _aside(path)
-        aside.mkdir()
+        aside.mkdir(mode)
         try:
             yield aside
             for file in aside.iterdir():

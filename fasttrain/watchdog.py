@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -61,11 +62,13 @@ class Watchdog:
 
     def stop(self) -> None:
         """Watch no more."""
-        if self._file is not None and not self._over.is_set():
+        file, self._file = self._file, None
+        if file is not None:
             self._over.set()
             faulthandler.cancel_dump_traceback_later()
-            self._file.close()
-            self._path.unlink(missing_ok=True)
+            file.close()
+            with suppress(OSError):  # of a file system in trouble
+                self._path.unlink(missing_ok=True)
 
     @property
     def idle(self) -> float:

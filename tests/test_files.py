@@ -16,7 +16,13 @@ from pathlib import Path
 import pytest
 
 from fasttrain.errors import UserError
-from fasttrain.files import atomic_folder, explain_write_errors, write_bytes, write_text
+from fasttrain.files import (
+    atomic_folder,
+    explain_write_errors,
+    write_bytes,
+    write_output,
+    write_text,
+)
 
 REPOSITORY = Path(__file__).parent.parent
 NOBODY = 65534
@@ -129,7 +135,7 @@ def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
     target, link = tmp_path / "folder" / "file", tmp_path / "link"
     link.symlink_to(Path("folder") / "file")
     for content in (b"made", b"replaced"):
-        write_bytes(link, content)
+        write_output(link, content)
         assert target.read_bytes() == content
     assert link.is_symlink()
     assert names(tmp_path) == ["folder", "link"]
@@ -142,7 +148,7 @@ def test_what_is_no_file_is_written_into_and_stays(tmp_path: Path) -> None:
     link.symlink_to(pipe)
     for path in (pipe, link):
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-        write_bytes(path, b"content")
+        write_output(path, b"content")
         assert os.read(reader, 100) == b"content"
         os.close(reader)
     assert pipe.is_fifo()
@@ -152,12 +158,34 @@ def test_what_is_no_file_is_written_into_and_stays(tmp_path: Path) -> None:
 def test_standard_output_can_be_written_to() -> None:
     script = """
 from pathlib import Path
-from fasttrain.files import write_bytes
-write_bytes(Path("/proc/self/fd/1"), b"content")
+from fasttrain.files import write_output
+write_output(Path("/proc/self/fd/1"), b"content")
 """
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, cwd=REPOSITORY, check=True)
     assert done.stdout == b"content"
+
+
+def test_a_link_of_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("theirs")
+    link.symlink_to(target)
+    monkeypatch.setattr(os, "getuid", lambda: 12_345)
+    if link.lstat().st_uid == 0:
+        os.chown(link, 54_321, -1, follow_symlinks=False)
+    with pytest.raises(UserError, match="is a link of another user; choose another file"):
+        write_output(link, b"ours")
+    assert target.read_text() == "theirs"
+
+
+def test_files_of_the_house_replace_links(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("theirs")
+    link.symlink_to(target)
+    write_bytes(link, b"ours")
+    assert (target.read_text(), link.read_bytes(), link.is_symlink()) == ("theirs", b"ours", False)
 
 
 @every_writer

@@ -78,7 +78,7 @@ def prepare(what: str, overrides: tuple[str, ...], output: Path | None, **option
 
 
 def _prepare_dataset(settings: list[str], output: Path | None) -> None:
-    from fasttrain.files import check_writable, write_text
+    from fasttrain.files import check_writable, write_output
 
     if output is not None:
         if output.exists():
@@ -98,7 +98,7 @@ def _prepare_dataset(settings: list[str], output: Path | None) -> None:
         click.echo(f"a configuration for it:\n\n{found.lines}")
         click.echo(f"with any other: fasttrain train CONFIG {found.overrides}")
     else:
-        write_text(output, found.lines)
+        write_output(output, found.lines.encode())
         click.echo(f"written: {output}")
         click.echo(f"next: {shlex.join(['fasttrain', 'train', str(output)])}")
 

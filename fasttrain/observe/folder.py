@@ -106,7 +106,7 @@ class RunFolder:
 
     def newest_checkpoint(self) -> tuple[int, float] | None:
         """The step of the newest checkpoint, and the Unix time at which it was written."""
-        with suppress(OSError):  # the file system is in trouble
+        with suppress(OSError, UserError):  # the file system is in trouble
             for step, newest in reversed(by_step(self.checkpoints)):
                 with suppress(OSError):  # it was deleted meanwhile
                     return step, (newest / "state.pt").stat().st_mtime

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from fasttrain.files import write_text
+from fasttrain.files import write_bytes, write_output
 from fasttrain.observe.reporting import check_installed
 
 
@@ -21,7 +21,8 @@ def write(runs: Sequence[Path], file: Path, live: bool = False) -> None:
     Raises:
         UserError: there is no such run, the file cannot be written, or a package is missing.
     """
-    write_text(file, _draw(runs, live))
+    write = write_bytes if live else write_output
+    write(file, _draw(runs, live).encode())
 
 
 def inline(runs: Sequence[Path], height: int = 900) -> str:

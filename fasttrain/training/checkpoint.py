@@ -187,7 +187,7 @@ def read_weights(folder: Path, averaged: bool = False) -> Weights:
         return load_file(file)
     except FileNotFoundError as error:
         if file.name in _kept(folder):
-            raise gone(folder) from error
+            raise GoneError(folder) from error
         raise UserError(
             f"{folder}: there is no {file.name}; the run did not average its weights"
         ) from error
@@ -212,19 +212,21 @@ def _misfit(folder: Path, error: Exception) -> UserError:
     return UserError(f"{folder}: the weights do not fit the model: {reason}")
 
 
-def gone(folder: Path) -> UserError:
-    """What is said of a checkpoint that was there, and is not, or not all of it, any more."""
-    return UserError(
-        f"{folder}: has gone since it was chosen; a run deletes old checkpoints as it goes on, so "
-        "run the command again"
-    )
+class GoneError(UserError):
+    """A checkpoint was there, and is not, or not all of it, any more."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"{folder}: has gone since it was chosen; a run deletes old checkpoints as it goes "
+            "on, so run the command again"
+        )
 
 
 def _kept(folder: Path) -> Sequence[str]:
     """The files that a checkpoint was written with; of one that has gone, any may have been."""
     try:
         return tuple(json.loads((folder / _MANIFEST).read_text())["sha256"])
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError, TypeError):
         return _WEIGHTS, _AVERAGED
 
 

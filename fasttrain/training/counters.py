@@ -20,10 +20,14 @@ class Counters:
     Args:
         device: Where the steps run.
         skips: Whether the update of a step with a gradient that is not finite was left out.
+
+    Attributes:
+        skipped_in_a_row: Steps that were left out since the last that was not, as far as whoever
+            reads the totals knows.
     """
 
     def __init__(self, device: torch.device, skips: bool = False) -> None:
-        self._skips = skips
+        self._skips, self.skipped_in_a_row = skips, 0
         self._table = torch.zeros(_ROWS, 4, device=device)
         self._rows = [(row[:3], row[3]) for row in self._table]
         self._first, self._filled = 0, 0  # the step of the first row, and how many there are

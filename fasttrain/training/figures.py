@@ -32,7 +32,6 @@ class Figures:
         self._step, self._clock, self._plan = step, clock, plan
         self._size, self._runtime = size, runtime
         self._readout = Readout()
-        self._skipped = 0
 
     def take(self, done: int, epoch: int, rate: float) -> None:
         """Start to bring the counters to the host, after `done` steps; every rank calls it."""
@@ -52,12 +51,13 @@ class Figures:
                 raise BadStepError(int(bad))
             done = int(label["step"])
             steps, left_out = round(pictures / self._size), round(skipped / self._size)
-            left_out += self._skipped
-            self._skipped = 0 if steps else left_out
-            if self._skipped >= _SKIPPED_IN_A_ROW:
+            counters = self._step.counters
+            left_out += counters.skipped_in_a_row
+            counters.skipped_in_a_row = 0 if steps else left_out
+            if counters.skipped_in_a_row >= _SKIPPED_IN_A_ROW:
                 raise BadStepError(done - 1)  # skipping is no cure
             if not steps or not self._runtime.is_main:
-                continue  # what was skipped stands in the next line
+                continue  # what was skipped will stand in the next line
             means = {
                 "loss": loss / pictures,
                 "accuracy": right / pictures,

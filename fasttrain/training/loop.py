@@ -134,6 +134,8 @@ class Training:
             if accuracy is not None and self.runtime.is_main:
                 self.saver.rate(accuracy)
         self._train(first)
+        if self.keeper.saved != self.total:  # the run went back from its last step
+            self._save(self.total)
         self._evaluate(self.total, "test")
 
     @contextmanager

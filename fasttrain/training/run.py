@@ -67,8 +67,9 @@ def run(
             with runtime.explain_losses():
                 return _run(config, runtime, stop, run_dir, resume, console, changed)
         finally:
+            if runtime.compile:  # torch keeps eight graphs of a function, for all runs together
+                torch.compiler.reset()
             runtime.close()
-            torch.compiler.reset()  # torch keeps eight graphs of a function, for all runs together
 
 
 def _run(
@@ -90,6 +91,7 @@ def _run(
         if done is not None:  # a scheduler may start a job once more
             console.print(f"{folder.path} is complete: nothing is left to do")
             return folder, done
+        runtime.on_main(lambda: folder.conclude("running", None))
         result = _recorded(
             folder,
             runtime,

@@ -33,6 +33,7 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
         self.written: Path | None = None
+        self._reason = "its weights are not finite numbers"  # so that there was none to write
 
     def save(self, snapshot: Snapshot, journal: bool = True) -> None:
         """Begin to write; waits only for the one before, should that still be written.
@@ -74,11 +75,12 @@ class Saver:
         self.wait()
         if self.written != checkpoint.place(self._root, step):
             raise UserError(
-                f"{self._root}: the last checkpoint could not be written, and the run is not "
-                "complete without it; free room and go on with --resume"
+                f"{self._root}: the last checkpoint was not written ({self._reason}), and the run "
+                "is not complete without it; mend that and go on with --resume"
             )
 
     def _warn(self, reason: str) -> None:
+        self._reason = reason
         self._tell(
             f"warning: no checkpoint was written: {reason}; training goes on, earlier "
             "checkpoints stay, and the next one is tried again"

@@ -64,6 +64,7 @@ class State:
                 "optimizer": checkpoint.copy(self.optimizer.state_dict()),
                 "clock": self.clock.state(),
                 "totals": checkpoint.copy(totals),
+                "skipped": self.step.counters.skipped_in_a_row,
                 "rollbacks": self.rollbacks,
                 "journal": self.journal,
             },
@@ -92,6 +93,7 @@ class State:
         self.clock.restore(state["clock"])
         self.rollbacks, self.journal = state["rollbacks"], state["journal"]
         self._take_totals(state["totals"])
+        self.step.counters.skipped_in_a_row = state.get("skipped", 0)  # older ones lack it
         return int(state["step"])
 
     def _take_totals(self, totals: list[torch.Tensor]) -> None:

@@ -40,14 +40,15 @@ def choose(folder: RunFolder, config: Config, best: bool) -> Chosen:
     Raises:
         UserError: there is none, or its weights cannot be read.
     """
-    for _ in range(_TRIES):
-        before = by_step(folder.checkpoints)
+    tries = 0
+    while True:
+        tries, before = tries + 1, by_step(folder.checkpoints)
         try:
             return _read(folder, config, best)
-        except UserError:
-            if by_step(folder.checkpoints) == before:
+        except UserError as error:
+            gone = isinstance(error, checkpoint.GoneError)  # though its folder may still be there
+            if tries == _TRIES or (not gone and by_step(folder.checkpoints) == before):
                 raise
-    raise UserError(f"{folder.path}: its checkpoints go before they can be read; try again later")
 
 
 def _read(folder: RunFolder, config: Config, best: bool) -> Chosen:
@@ -56,7 +57,7 @@ def _read(folder: RunFolder, config: Config, best: bool) -> Chosen:
     try:
         data = str(checkpoint.load_state(found, ("data",))["data"])
     except FileNotFoundError as error:
-        raise checkpoint.gone(found) from error
+        raise checkpoint.GoneError(found) from error
     return Chosen(found, tuple(passed_over), data, weights)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fasttrain.config import Tta
 from fasttrain.data import sources
 from fasttrain.errors import UserError
-from fasttrain.files import check_writable, write_bytes, write_text
+from fasttrain.files import check_writable, write_output
 from fasttrain.training.parts import evenly
 from fasttrain.use import card, formats
 from fasttrain.use.agreement import Agreement, compare
@@ -78,10 +78,10 @@ def export(
     images, labels, where = _pictures(trained, pictures)
     agreement = compare(trained.model, formats.load_as(form, content), images, labels)
     agreement.require(str(output))
-    write_bytes(output, content)
+    write_output(output, content)
     beside = output.with_name(f"{output.name}.md")
     done = Exported(output, beside, len(content), agreement, where, trained)
-    write_text(beside, card.write(done, form, run))
+    write_output(beside, card.write(done, form, run).encode())
     return done
 
 

@@ -21,7 +21,7 @@ from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.randomness import Ints
 from fasttrain.data.store import Store
 from fasttrain.errors import UserError
-from fasttrain.files import explain_write_errors, write_bytes
+from fasttrain.files import explain_write_errors, write_output
 from fasttrain.runtime import anywhere
 from fasttrain.training import parts
 
@@ -78,7 +78,7 @@ def preview(config: Config, path: Path, pictures: int, epochs: int) -> None:
     finally:
         runtime.close()
     with explain_write_errors(path):
-        write_bytes(path, content)
+        write_output(path, content)
 
 
 def sheet(config: Config, store: Store, device: torch.device, pictures: int, epochs: int) -> bytes:

@@ -98,13 +98,9 @@ def status(path: Path) -> Status:
     train = [record for record in records if record["kind"] == "train"]
     scored = [record for record in records if record.get("split") == "validation"]
     last: Record = train[-1] if train else {}
-    held = _is_held(folder)
-    begins = held is True and not result and about.get("outcome") in _ENDED
-    if begins:  # it goes on, and has not written yet: what stands there is of its last part
-        about, beat = {}, {}
-    silent = None if begins else _silence(folder, beat)
+    silent = _silence(folder, beat)
     outcome = "complete" if result else about.get("outcome")
-    state = "running" if begins else _state(config, outcome, beat, silent, held)
+    state = _state(folder, config, outcome, beat, silent)
     lives = state in ("running", "stalled")
     saved, written = folder.newest_checkpoint() or (None, None)
     step = max(int(beat.get("step", 0)) if lives else 0, int(last.get("step", 0)), saved or 0)
@@ -136,21 +132,27 @@ def status(path: Path) -> Status:
 
 
 def _silence(folder: RunFolder, beat: dict[str, Any]) -> float | None:
-    """Seconds since the last sign of life; of a run without a heartbeat, since it last wrote."""
-    times = [file.stat().st_mtime for file in (folder.journal, folder.outcome) if file.exists()]
-    alive = beat.get("time") or max(times, default=None)
+    """Seconds since the last sign of life.
+
+    A run that goes on has written that it does before its heart beats; one without a heartbeat
+    writes its journal.
+    """
+    written = [folder.outcome] if beat.get("time") else [folder.journal, folder.outcome]
+    times = [file.stat().st_mtime for file in written if file.exists()]
+    alive = max([*times, beat.get("time") or 0.0]) or None
     return None if alive is None else max(0.0, time.time() - alive)
 
 
 def _state(
+    folder: RunFolder,
     config: Config,
     outcome: str | None,
     beat: dict[str, Any],
     silent: float | None,
-    held: bool | None,
 ) -> Standing:
     if outcome in _ENDED:
         return _ENDED[outcome]
+    held = _is_held(folder)
     if held is False and beat.get("host") == platform.node():
         return "crashed"
     watchdog = config.train.watchdog

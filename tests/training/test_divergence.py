@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,20 @@ def test_a_run_goes_back_and_passes_over_the_bad_batch(
     assert checkpoint.newest(folder.checkpoints)[0] == folder.checkpoints / "step-00000018"
 
 
+def test_a_run_may_go_back_from_its_last_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 17)
+    folder, result = run(
+        recipe(on_divergence="rollback"), tmp_path / "run", console=Console(quiet=True)
+    )
+    assert result["rollbacks"] == 1
+    assert folder.finished() is not None
+    kept, last = (folder.checkpoints / f"step-{step:08d}" for step in (15, 18))
+    weights = [(each / "model.safetensors").read_bytes() for each in (kept, last)]
+    assert weights[0] == weights[1]
+
+
 def test_a_run_that_went_back_and_was_cut_off_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +311,26 @@ def test_a_log_of_nothing_but_one_skipped_step_does_not_end_the_run(
     lines = records(folder.path, "train")
     assert [one["step"] for one in lines] == [step for step in range(1, 19) if step != 8]
     assert {one["step"]: one["skipped"] for one in lines if one["skipped"]} == {9: 1}
+
+
+def test_what_was_skipped_is_told_by_the_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 8)  # the last before a checkpoint
+    settings = recipe(on_divergence="skip", log_every="1steps").model_dump(mode="json")
+    config = Config.model_validate({**settings, "checkpoint": {"every": "3steps", "keep": 9}})
+    whole, _ = run(config, tmp_path / "whole", console=Console(quiet=True))
+    shutil.copytree(whole.path, tmp_path / "cut")
+    for later in (12, 15, 18):
+        shutil.rmtree(tmp_path / "cut" / "checkpoints" / f"step-{later:08d}")
+    (tmp_path / "cut" / "result.json").unlink()
+    cut, _ = run(config, tmp_path / "cut", resume=True, console=Console(quiet=True))
+    told = [
+        [(one["step"], one["skipped"], one["batches"]) for one in records(each.path, "train")]
+        for each in (whole, cut)
+    ]
+    assert told[0] == told[1]
+    assert (10, 1) in [line[:2] for line in told[1]]
 
 
 def test_a_score_that_is_no_number_is_a_divergence_too(

@@ -63,7 +63,7 @@ def test_a_run_without_its_last_checkpoint_is_not_complete(
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", full)
-        with pytest.raises(UserError, match=r"the last checkpoint could not be written.*--resume"):
+        with pytest.raises(UserError, match=r"was not written \(the disk is full\).*--resume"):
             run(recipe(), folder, console=QUIET)
     assert RunFolder(folder).finished() is None
     run(recipe(), folder, resume=True, console=QUIET)
@@ -111,8 +111,11 @@ def _tracing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_tracing")
-def test_many_unlike_runs_in_one_process_are_all_compiled(tmp_path: Path) -> None:
+def test_many_unlike_runs_in_one_process_are_all_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Torch keeps eight graphs of a function, and refuses, or compiles no more, beyond."""
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
     for size in range(10, 28, 2):
         config = recipe(size, epochs=1, compile=True)
         run(config, tmp_path / str(size), console=QUIET)

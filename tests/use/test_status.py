@@ -61,6 +61,7 @@ def make(tmp_path: Path) -> Make:
         if silent is not None:
             alive = {"time": time.time() - silent, "step": 17, "steps": 40, "restarts": 2}
             folder.write_heartbeat({**alive, "host": host, "pid": 321})
+            os.utime(folder.outcome, (alive["time"], alive["time"]))  # it stood before
         return folder
 
     return make
@@ -135,13 +136,22 @@ def test_what_a_run_says_of_itself_holds(outcome: str, mend: str, make: Make) ->
 
 
 @pytest.mark.parametrize("outcome", ["stopped", "diverged", "refused", "failed"])
-def test_a_run_that_goes_on_and_has_not_written_yet_runs(outcome: str, make: Make) -> None:
+def test_a_run_that_goes_on_and_has_no_heartbeat_yet_runs(outcome: str, make: Make) -> None:
     folder = make(outcome=outcome, silent=99_999, message="so it was")
+    folder.conclude("running", None)  # the first that it does
     with FileLock(folder.lock):
         found = status(folder.path)
-    assert (found.state, found.outcome, found.message, found.silent) == ("running", None, "", None)
-    assert (found.host, found.pid) == (None, None)  # those of its last part
+    assert (found.state, found.outcome, found.message) == ("running", "running", "")
+    assert found.silent == pytest.approx(0, abs=60)
     assert found.next.startswith("nothing")
+
+
+def test_a_run_that_ends_says_how_while_it_still_holds_its_folder(make: Make) -> None:
+    """Those that follow its journal may take a minute over their end."""
+    folder = make(outcome="diverged", message="so it is")
+    with FileLock(folder.lock):
+        found = status(folder.path)
+    assert (found.state, found.message) == ("diverged", "so it is")
 
 
 def test_a_complete_run_is_complete_whoever_holds_it(make: Make) -> None:
