@@ -12,11 +12,8 @@ from fasttrain.config.fields import Section
 from fasttrain.config.sections import Config
 from fasttrain.errors import nearest
 
-_ALTERNATIVES = (
-    "literal['auto']",
-    "bool",
-    "constrained-int",
-)  # what pydantic adds to the place of a union's error
+# What pydantic adds to the place of a union's error.
+_ALTERNATIVES = ("literal['auto']", "bool", "constrained-int")
 
 Sections = list[type[Section]]
 

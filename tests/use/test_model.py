@@ -50,7 +50,7 @@ def test_a_model_needs_no_data_and_is_as_good_as_the_run_says(
     example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = pictures(example), torch.from_numpy(example.store.test.labels)
-    monkeypatch.setattr("fasttrain.data.sources.find_here", None)  # would not be callable
+    monkeypatch.setattr("fasttrain.data.sources.open_here", None)  # would not be callable
     trained = open_model(example.path)
     assert trained.model.classes == example.store.classes
     assert trained.model.size == (16, 16)
