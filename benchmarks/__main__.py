@@ -193,6 +193,37 @@ def accuracy(
 
 @main.command()
 @click.option("--config", type=click.Path(path_type=Path, exists=True), required=True)
+@click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")
+@click.option(
+    "--rival", "rivals", multiple=True, metavar="NAME=COMMAND",
+    help="Someone else's trainer, as benchmarks/turns.py describes it; may be repeated.",
+)  # fmt: skip
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True),
+    help="No new round of runs begins after so long.",
+)  # fmt: skip
+@_of_runs
+def turns(
+    config: Path,
+    overrides: tuple[str, ...],
+    rivals: tuple[str, ...],
+    minutes: float | None,
+    seeds: int,
+    keep: Path | None,
+    quick: bool,
+    records: Path,
+) -> None:
+    """A recipe and its rivals on a GPU, in turn, in processes that stay warm."""
+    from benchmarks.turns import measure, named
+
+    changes = [*overrides, *(["train.epochs=1"] if quick else [])]
+    with _kept(keep) as folder:
+        outcome = measure(config, changes, seeds, folder, named(rivals), minutes)
+    _conclude(outcome, f"turns-{outcome.settings['name']}", quick, records)
+
+
+@main.command()
+@click.option("--config", type=click.Path(path_type=Path, exists=True), required=True)
 @_common
 def checkpoint(config: Path, quick: bool, records: Path) -> None:
     """What a checkpoint every 100 steps costs."""

@@ -21,6 +21,8 @@ from fasttrain.data.loader import Pictures, ResolvedLoader
 
 FIXED = "fixed batch"
 LOADERS: tuple[ResolvedLoader, ...] = ("resident", "dali", "reference")
+# Beside a GPU the reference loader is so slow that its turns would take all the time.
+_ON_GPU: tuple[ResolvedLoader, ...] = ("resident", "dali")
 
 
 def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
@@ -31,7 +33,8 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
     pictures = bench.batch()
     steps = enough_steps(bench, pictures, seconds)
     loaders = {}
-    for name in installed(LOADERS, bench.runtime.device):
+    wanted = _ON_GPU if bench.runtime.device.type == "cuda" else LOADERS
+    for name in installed(wanted, bench.runtime.device):
         data = base.data.model_copy(update={"loader": name})
         bench.config = base.model_copy(update={"data": data})
         loaders[name] = bench.loader()

@@ -49,6 +49,7 @@ class Runtime:
         rank: This process among `world` ones, over all machines.
         world: Number of ranks.
         is_first_here: Whether this is the rank that speaks for its machine.
+        bf16: Whether a forward pass runs in bfloat16 where that is precise enough.
         compile: Whether the step is compiled.
 
     Raises:
@@ -88,6 +89,7 @@ class Runtime:
                 ],
             )
         self.device: torch.device = self._accelerator.device
+        self.bf16 = train.precision == "bf16"
         if self.device.type == "cpu":
             memory.keep_freed()
         self.rank: int = self._accelerator.process_index
@@ -122,7 +124,11 @@ class Runtime:
         return explained(lost)
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        """Place a module on the device, under this run's precision, joined over the ranks."""
+        """Place a module on the device, joined over the ranks."""
+        if self.world == 1:
+            # Accelerate would wrap its forward pass into a function of its own, to which compiled
+            # code is tied: every run in a process would compile anew.
+            return module.to(self.device)
         with warnings.catch_warnings():  # Accelerate knows the setting by its older name only
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             prepared: nn.Module = self._accelerator.prepare_model(module)
@@ -137,10 +143,9 @@ class Runtime:
         context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
         return context
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> torch.autocast:
         """The context in which a forward pass runs in this run's precision."""
-        context: AbstractContextManager[Any] = self._accelerator.autocast()
-        return context
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum a tensor over all ranks, in place; every rank gets the result."""
@@ -193,6 +198,25 @@ class Runtime:
     def vote(self) -> Vote:
         """A way to agree with the other ranks; all of them call this, and then vote as often."""
         return Vote(self.world, self._timeout)
+
+    def uses_graphs(self, train: Train) -> bool:
+        """Whether a step's passes are handed to the GPU as CUDA graphs.
+
+        Args:
+            train: Its `accumulate` is a number (`parts.in_parts`).
+
+        Raises:
+            UserError: that is wanted, and cannot be done.
+        """
+        can = self.device.type == "cuda" and self.compile and self.world == 1
+        # The gradients of a part lie in memory that the next part's graph writes to.
+        can = can and train.accumulate == 1
+        if train.cuda_graphs is True and not can:
+            raise UserError(
+                "train.cuda_graphs=true: it takes one process on a GPU, a compiled step and "
+                "train.accumulate=1; choose train.cuda_graphs=auto"
+            )
+        return can and train.cuda_graphs is not False
 
     def synchronize(self) -> None:
         """Wait until the device has done all it was given."""

@@ -65,7 +65,9 @@ def matrices(draws: Mapping[str, Tensor], statistics: Tensor) -> Tensor:
     if "color_jitter" not in draws:
         return first
     then = jitter(draws["color_jitter"], _apply(first, mean[:, None])[:, 0])
-    return torch.cat([then[..., :3] @ first[..., :3], _apply(then, first[..., 3:].mT).mT], dim=2)
+    # Not as a matrix product: a GPU may round its factors to ten bits.
+    linear = (then[..., :3, None] * first[:, None, :, :3]).sum(dim=2)
+    return torch.cat([linear, _apply(then, first[..., 3:].mT).mT], dim=2)
 
 
 def trivial_colour(drawn: Tensor, statistics: Tensor) -> Tensor:

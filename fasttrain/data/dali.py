@@ -18,11 +18,12 @@ from nvidia.dali import fn, pipeline_def, types
 from torch.utils.dlpack import from_dlpack
 
 from fasttrain.config import Crop, Cutout
-from fasttrain.data.augment import Transform
+from fasttrain.data.augment import Transform, reflect
 from fasttrain.data.colour import matrices, measure_all
 from fasttrain.data.loader import Pictures, as_tensors, mixing_of
 from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.store import Split
+from fasttrain.data.transfer import to_device
 
 _PREFETCH = 2
 _BATCHES_IN_USE = 4  # how far the host may run ahead of a GPU that still reads delivered batches
@@ -53,23 +54,27 @@ class DaliLoader:
         device: torch.device,
         threads: int = 2,
     ) -> None:
-        self._split = split
         self._plan = plan
         self._shard = shard
         self._transform = transform
         self._device = device
         self._statistics = measure_all(split.images) if transform.recolors else None
+        on_gpu = device.type == "cuda"
+        # A GPU keeps them all: nothing but the plan's numbers then crosses the bus.
+        self._images = torch.from_numpy(np.array(split.images)).to(device) if on_gpu else None
+        self._split = split
         self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
         self._steps: Iterator[int] = iter(())
-        self._in_flight: deque[tuple[Batch, list[Array]]] = deque()
+        self._in_flight: deque[tuple[Batch, dict[str, Any]]] = deque()
+        self._asked: dict[str, Any] = {}
         self._in_use: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
         self._size = split.images.shape[1:]
         # Where nothing differs from picture to picture, a batch is one tall picture to DALI: what
         # it does for each picture that it knows of would be three tenths of all the time.
         self._as_one = not _input_names(transform)
-        on_gpu = device.type == "cuda"
         self._pipeline = _pipeline(
-            self._next_inputs,
+            self._next_pictures,
+            self._next_draws,
             transform,
             (self._size[0], self._size[1]),
             on_gpu,
@@ -89,10 +94,12 @@ class DaliLoader:
             images = self._take()
             batch, _inputs = self._in_flight.popleft()
             self._pipeline.schedule_run()
-            indices = torch.from_numpy(batch.indices).to(self._device, non_blocking=True)
+            indices = to_device(torch.from_numpy(batch.indices), self._device)
             mixing = mixing_of(batch, self._device)
-            yield Pictures(images, self._labels[indices], batch.valid, mixing)
-            self._keep_while_read(images)
+            try:
+                yield Pictures(images, self._labels[indices], batch.valid, mixing)
+            finally:
+                self._keep_while_read(images)
 
     def _keep_while_read(self, images: torch.Tensor) -> None:
         """Hold a delivered batch until the GPU has done what was asked of it so far.
@@ -111,29 +118,61 @@ class DaliLoader:
 
     def close(self) -> None:
         """End DALI's threads and free its buffers."""
-        self._in_flight.clear()
         del self._pipeline
+        self._in_flight.clear()
+        self._in_use.clear()
 
-    def _next_inputs(self) -> list[Array]:
-        """What DALI asks for before each run.
+    def _next_pictures(self) -> Any:
+        return self._next("pictures")
 
-        DALI reads the arrays in place, so they are kept until their batch has come out.
+    def _next_draws(self) -> Any:
+        return self._next("draws")
+
+    def _next(self, part: str) -> Any:
+        """What DALI asks for before each run, one part after the other.
+
+        DALI reads arrays in place, so they are kept until their batch has come out.
         """
-        batch = self._plan.batch(next(self._steps), self._shard)
-        images = self._split.images[batch.indices]
-        inputs = _inputs(images, batch, self._transform, self._statistics)
+        if not self._asked:
+            batch = self._plan.batch(next(self._steps), self._shard)
+            self._asked = self._parts(batch)
+            self._in_flight.append((batch, dict(self._asked)))
+        return self._asked.pop(part)
+
+    def _parts(self, batch: Batch) -> dict[str, Any]:
+        """The pictures of a batch as DALI takes them, and the parameters in the order it does."""
+        drawn = as_tensors(batch.draws)
+        pictures = self._look_up(batch, drawn)
         if self._as_one:
-            inputs = [inputs[0].reshape(1, -1, *self._size[1:])]
-        self._in_flight.append((batch, inputs))
-        return inputs
+            return {"pictures": pictures.reshape(1, -1, *self._size[1:])}
+        inputs: dict[str, Array] = dict(batch.draws)
+        if self._statistics is not None:
+            statistics = self._statistics[torch.from_numpy(batch.indices)]
+            inputs["colour"] = matrices(drawn, statistics).numpy()
+        return {"pictures": pictures, "draws": _parameters(inputs, self._transform)}
+
+    def _look_up(self, batch: Batch, drawn: dict[str, torch.Tensor]) -> Any:
+        """The pictures of a batch, with the changes of tone that are not in DALI as they are meant.
+
+        (B, H, W, 3) uint8 on the device, with a margin where a warp looks beyond the border: DALI
+        cannot mirror it.
+        """
+        transform = self._transform
+        if self._images is None:
+            host = torch.from_numpy(self._split.images[batch.indices])
+            return _pad(transform.tone(host, drawn).numpy(), transform.margin)
+        indices = to_device(torch.from_numpy(batch.indices), self._device)
+        return _pad_here(transform.tone(self._images[indices], drawn), transform.margin)
 
     def _take(self) -> torch.Tensor:
-        """Wait for the next batch; (B, 3, H, W) in channels-last memory, nothing is copied.
+        """The next batch; (B, 3, H, W) in channels-last memory, nothing is copied.
 
-        The dynamic executor gives every batch a buffer of its own, which lives as long as the
-        tensor does on the host (see `_keep_while_read`).
+        On a GPU torch's stream waits for it, not the host. The dynamic executor gives every batch
+        a buffer of its own, which lives as long as the tensor does on the host (see
+        `_keep_while_read`).
         """
-        (output,) = self._pipeline.share_outputs()
+        stream = torch.cuda.current_stream(self._device) if self._images is not None else None
+        (output,) = self._pipeline.share_outputs(stream)
         images: torch.Tensor = from_dlpack(output.as_tensor())
         self._pipeline.release_outputs()
         return images.view(-1, *self._size).permute(0, 3, 1, 2)
@@ -156,43 +195,59 @@ def _input_names(transform: Transform) -> list[str]:
     return [*moves, *colour, *[name for name in names if name == "cutout"]]
 
 
-def _inputs(
-    images: NDArray[np.uint8], batch: Batch, transform: Transform, statistics: torch.Tensor | None
-) -> list[Array]:
-    """The batch's arrays in the order of the pipeline's inputs: pictures, then parameters."""
-    inputs: dict[str, Array] = dict(batch.draws)
-    drawn = as_tensors(batch.draws)
-    # A few rows at a time, and equalisation is not in DALI as it is meant: done here.
-    images = transform.tone(torch.from_numpy(images), drawn).numpy()
-    if statistics is not None:
-        inputs["colour"] = matrices(drawn, statistics[torch.from_numpy(batch.indices)]).numpy()
-    margin = transform.margin
-    if margin:
-        # DALI cannot mirror a border, so the margin is put on here and only cut there.
-        images = np.pad(images, ((0, 0), *[(margin, margin)] * 2, (0, 0)), mode="reflect")
+def _pad(images: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
+    """Mirror (B, H, W, 3) pictures beyond their borders."""
+    if not margin:
+        return images
+    return np.pad(images, ((0, 0), *[(margin, margin)] * 2, (0, 0)), mode="reflect")
+
+
+def _pad_here(images: torch.Tensor, margin: int) -> torch.Tensor:
+    """The same on a GPU."""
+    if not margin:
+        return images
+    rows, columns = (
+        reflect(torch.arange(-margin, length + margin, device=images.device), length)
+        for length in images.shape[1:3]
+    )
+    return images[:, rows[:, None], columns].contiguous()
+
+
+def _parameters(inputs: dict[str, Array], transform: Transform) -> list[Array]:
+    """What is drawn, in the terms and the order of the pipeline's inputs."""
     for entry in transform.augment:
         match entry:
             case Crop(padding=padding) if not transform.warps:
-                inputs["crop"] = inputs["crop"] + np.int32(margin - padding)
+                inputs["crop"] = inputs["crop"] + np.int32(transform.margin - padding)
             case Cutout(size=side):
                 inputs["cutout"] = (inputs["cutout"] - np.int32(side // 2)).astype(np.float32)
-    return [images, *[inputs[name] for name in _input_names(transform)]]
+    return [inputs[name] for name in _input_names(transform)]
 
 
 # Nothing in it is random; without a seed DALI would draw one and say so.
 @pipeline_def(exec_dynamic=True, seed=0)  # type: ignore[untyped-decorator]
-def _pipeline(source: Any, transform: Transform, size: tuple[int, int], on_gpu: bool) -> Any:
+def _pipeline(
+    pictures: Any, draws: Any, transform: Transform, size: tuple[int, int], on_gpu: bool
+) -> Any:
     """Move, recolour and normalise in as few passes as DALI allows, then cover."""
     names = _input_names(transform)
-    images, *inputs = fn.external_source(
-        source,
-        num_outputs=1 + len(names),
+    images = fn.external_source(
+        pictures,
+        device="gpu" if on_gpu else "cpu",
         batch=True,
-        no_copy=True,
-        layout=["HWC", *[""] * len(names)],
+        # On a GPU torch writes and frees them in the order of its own stream.
+        no_copy=not on_gpu,
+        layout="HWC",
+    )
+    inputs = (
+        fn.external_source(
+            draws, num_outputs=len(names), batch=True, no_copy=True, layout=[""] * len(names)
+        )
+        if names
+        else []
     )
     given = dict(zip(names, inputs, strict=True))
-    images = _move(images.gpu() if on_gpu else images, given, size)
+    images = _move(images, given, size)
     if "colour" in given:
         images = fn.coord_transform(images, MT=given["colour"], dtype=types.UINT8)
         images = fn.reshape(images, layout="HWC")  # to DALI they were points, not pictures

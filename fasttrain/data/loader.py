@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fasttrain.config import LoaderName
 from fasttrain.data.augment import Transform
-from fasttrain.data.plan import Batch, Plan, Shard
+from fasttrain.data.plan import Batch, Plan, Shard, TrainingPlan
 from fasttrain.data.store import Split
+from fasttrain.data.transfer import to_device
 from fasttrain.errors import UserError
 
 ResolvedLoader = Literal["dali", "resident", "reference"]
@@ -64,7 +65,7 @@ def mixing_of(batch: Batch, device: torch.device) -> Tensor | None:
     """How the pictures of a batch are to be mixed, on the device."""
     if "mixing" not in batch.draws:
         return None
-    return torch.from_numpy(batch.draws["mixing"]).to(device, non_blocking=True)
+    return to_device(torch.from_numpy(batch.draws["mixing"]), device)
 
 
 def choose(name: LoaderName, device: torch.device) -> tuple[ResolvedLoader, str]:
@@ -106,12 +107,23 @@ def make_loader(
         case "dali":
             from fasttrain.data.dali import DaliLoader
 
-            return DaliLoader(split, plan, shard, transform, device, workers)
+            def make(plan: Plan, shard: Shard) -> Loader:
+                return DaliLoader(split, plan, shard, transform, device, workers)
+
         case "resident":
             from fasttrain.data.resident import ResidentLoader
 
-            return ResidentLoader(split, plan, shard, transform, device, compile)
+            def make(plan: Plan, shard: Shard) -> Loader:
+                return ResidentLoader(split, plan, shard, transform, device, compile)
+
         case "reference":
             from fasttrain.data.reference import ReferenceLoader
 
             return ReferenceLoader(split, plan, shard, transform, device, workers)
+    if device.type != "cuda" or not isinstance(plan, TrainingPlan):
+        return make(plan, shard)
+    from fasttrain.data.groups import GroupLoader, Groups, batches_at_once
+
+    size = (split.images.shape[1], split.images.shape[2])
+    at_once = batches_at_once(plan, plan.batch_size // shard.world, size)
+    return GroupLoader(Groups(plan, shard, at_once), make)

@@ -146,10 +146,11 @@ class TrainingPlan(Plan):
         if epoch not in self._kept:
             for old in list(self._kept)[:-1]:
                 del self._kept[old]
-            self._kept[epoch] = self._plan_epoch(epoch)
+            self._kept[epoch] = self.plan_epoch(epoch)
         return self._kept[epoch]
 
-    def _plan_epoch(self, epoch: int) -> Batch:
+    def plan_epoch(self, epoch: int) -> Batch:
+        """Compute what `epoch` keeps; any thread may."""
         order = permutation(self.seed, "order", epoch, len(self.pictures))
         indices = self.pictures[order[: self.steps_per_epoch * self.batch_size]]
         drawn = {str(entry.name): self._draw(entry, epoch, indices) for entry in self.augment}

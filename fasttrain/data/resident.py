@@ -11,7 +11,6 @@ twice as fast as what the compiler makes of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import ParamSpec
 
 import numpy as np
@@ -25,6 +24,7 @@ from fasttrain.data.colour import matrices, measure_all, recolor
 from fasttrain.data.loader import Pictures, as_tensors
 from fasttrain.data.plan import Plan, Shard
 from fasttrain.data.store import Split, let_go
+from fasttrain.data.transfer import to_device
 
 _SHIFTS = (0, 8, 16)
 
@@ -64,13 +64,13 @@ class ResidentLoader:
         self._device = device
         self._start = _compiled(_start_of(transform), compile)
         self._finish = _compiled(_finish_of(transform), compile)
-        self._epoch = lru_cache(maxsize=1)(self._upload)
+        self._kept: tuple[int, Tensor, dict[str, Tensor]] | None = None
 
     def batches(self, first: int, last: int) -> Iterator[Pictures]:
         """Yield this rank's slices of batches `first` to `last - 1`."""
         for step in range(first, last):
             epoch, rows, valid = self._plan.locate(step, self._shard)
-            indices, draws = self._epoch(epoch)
+            indices, draws = self._on_device(epoch)
             now = {name: values[rows] for name, values in draws.items()}
             images = self._execute(step, indices[rows], now)
             yield Pictures(images, self._labels[indices[rows]], valid, now.get("mixing"))
@@ -86,12 +86,14 @@ class ResidentLoader:
             return self._finish(started, draws, None)
         return self._finish(started, draws, self._statistics[indices])
 
-    def _upload(self, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Copy the plan of an epoch to the device."""
-        whole = self._plan.epoch(epoch)
-        draws = as_tensors(whole.draws)
-        moved = {name: values.to(self._device, non_blocking=True) for name, values in draws.items()}
-        return torch.from_numpy(whole.indices).to(self._device, non_blocking=True), moved
+    def _on_device(self, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The plan of an epoch, which is copied once."""
+        if self._kept is None or self._kept[0] != epoch:
+            whole = self._plan.epoch(epoch)
+            tensors = as_tensors({**whole.draws, "indices": whole.indices})
+            moved = {name: to_device(values, self._device) for name, values in tensors.items()}
+            self._kept = epoch, moved.pop("indices"), moved
+        return self._kept[1:]
 
     def close(self) -> None:
         """Nothing to end: the memory goes with the object."""

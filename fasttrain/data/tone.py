@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fasttrain.data.transfer import to_device
 from fasttrain.data.trivial import FACTOR, LEVELS, Op
 
 
@@ -32,8 +33,8 @@ def tone(images: Tensor, drawn: Tensor) -> Tensor:
     for op, function in _TONES.items():
         rows = (drawn[:, 0] == op).nonzero()[:, 0]
         if len(rows):
-            levels = drawn[rows, 1].to(images.device, non_blocking=True)
-            rows = rows.to(images.device, non_blocking=True)
+            levels = to_device(drawn[rows, 1], images.device)
+            rows = to_device(rows, images.device)
             changed[rows] = function(images[rows], levels)
     return changed
 

@@ -44,11 +44,11 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def look_at(self, images: Tensor) -> None:
         """Set the kernels by the patches of (N, 3, H, W) normalised pictures."""
-        covariance, count = torch.zeros(1, dtype=torch.float64), 0
+        covariance, count = images.new_zeros(1, dtype=torch.float64), 0
         for some in torch.split(images, _AT_ONCE):
             patches = F.unfold(some.double(), self._patch).movedim(1, 2).flatten(0, 1)
             covariance, count = covariance + patches.T @ patches, count + len(patches)
-        variances, axes = torch.linalg.eigh(covariance / count)
+        variances, axes = torch.linalg.eigh((covariance / count).cpu())  # too small for a GPU
         kernels = (axes / (variances + self._epsilon).sqrt()).T.flip(0)
         # An eigenvector's sign is anyone's choice: the largest number is made positive.
         largest = kernels.gather(1, kernels.abs().argmax(dim=1, keepdim=True))

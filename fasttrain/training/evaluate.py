@@ -22,9 +22,9 @@ _COLUMNS = 5
 
 
 class Scorer(nn.Module):
-    """The model and what is kept of its answers, as one graph of one shape."""
+    """The model and what is kept of its answers."""
 
-    def __init__(self, model: nn.Module, tta: Tta) -> None:
+    def __init__(self, model: Callable[[Tensor], Tensor], tta: Tta) -> None:
         super().__init__()
         self.model, self.tta = model, tta
 
@@ -56,11 +56,11 @@ class Evaluator:
     """
 
     def __init__(self, model: nn.Module, runtime: Runtime, tta: Tta = "none") -> None:
-        self._scorer = Scorer(model, tta)
+        # The network alone: with all views in it the graph would be six times as large, and take
+        # as much longer to compile.
+        network = torch.compile(model, dynamic=False) if runtime.compile else model
+        self._scorer = Scorer(network, tta)
         self._runtime = runtime
-        self._score = (
-            torch.compile(self._scorer, dynamic=False) if runtime.compile else self._scorer
-        )
         self._warm: set[int] = set()
 
     def warm_up(self, evaluation: Evaluation, size: tuple[int, int]) -> bool:
@@ -107,7 +107,7 @@ class Evaluator:
     def _rows(self, pictures: Pictures) -> Tensor:
         self._scorer.eval()
         with self._runtime.autocast():
-            rows: Tensor = self._score(pictures.images, pictures.labels)
+            rows: Tensor = self._scorer(pictures.images, pictures.labels)
         return rows
 
 

@@ -76,7 +76,11 @@ class Training:
         for line in odd:
             self._tell(f"warning: {line}")
         self.loader, reason = parts.training_loader(config, store, self.plan, runtime)
+        runtime.synchronize()
+        began = time.perf_counter()
         self.model = parts.build_model(config, store, runtime)
+        runtime.synchronize()
+        self._initialize_seconds = time.perf_counter() - began
         optimizer = optim.build(config.optim, self.model)
         average = Average(self.model, config.train.ema) if config.train.ema else None
         resizer = parts.resizer(config, store, self.plan.steps_per_epoch, runtime)
@@ -180,7 +184,7 @@ class Training:
                 self.figures.take(done, table.epoch(done), config.optim.lr * factor)
                 self.figures.write(self.journal)
                 clock.lap("train")
-            if table.evaluation_is_due(done):
+            if table.evaluation_is_due(done) and self.scoring.has("validation"):
                 self._settle()
                 self._evaluate(done, "validation")
             stop, save = self._vote(self.stop.signal is not None, self.keeper.minutes_are_over())
@@ -310,7 +314,9 @@ class Training:
             "epochs": self.config.train.epochs,
             "steps": self.total,
             "batch_size": self.config.data.batch_size,
+            "initialize_seconds": self._initialize_seconds,
             **result.figures(self.clock),
+            **result.of_gpu(self.runtime.device),
             "total_seconds": seconds,
             "parameters": sum(weight.numel() for weight in self.model.parameters()),
             "loader": self.loader.name,

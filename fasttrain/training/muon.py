@@ -21,6 +21,8 @@ from torch import Tensor, nn
 # singular values grow fast, and flat enough around 1 to keep them between about 0.7 and 1.2.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
+_PADDING = 2.5  # how many times as many numbers a GPU may take for fewer kernels
+
 Scale = Literal["shape", "rms", "none"]
 
 
@@ -98,16 +100,15 @@ class Muon(torch.optim.Optimizer):
         return momentum
 
     def _apply(self, weights: list[Tensor], directions: list[Tensor], lr: float) -> None:
-        """Move the weights along the orthogonalised directions, one batch for each shape."""
-        shapes: dict[torch.Size, list[int]] = {}
-        for at, direction in enumerate(directions):
-            shapes.setdefault(as_matrix(direction).shape, []).append(at)
-        for (rows, columns), places in shapes.items():
-            stacked = torch.stack([as_matrix(directions[at]) for at in places])
-            updates = orthogonalise(stacked, self._iterations).to(stacked.dtype)
-            views = [_channels_behind(weights[at]) for at in places]
-            shaped = [update.view_as(view) for update, view in zip(updates, views, strict=True)]
-            torch._foreach_add_(views, shaped, alpha=-lr * self._factor(rows, columns))
+        """Move the weights along the orthogonalised directions."""
+        views = [_channels_behind(weight) for weight in weights]
+        matrices = [as_matrix(direction) for direction in directions]
+        for places in _stacks(matrices):
+            updates = _orthogonalise_together([matrices[at] for at in places], self._iterations)
+            moved = [views[at] for at in places]
+            shaped = [each.view_as(view) for each, view in zip(updates, moved, strict=True)]
+            torch._foreach_mul_(shaped, [self._factor(*matrices[at].shape) for at in places])
+            torch._foreach_add_(moved, shaped, alpha=-lr)
 
     def _factor(self, rows: int, columns: int) -> float:
         match self._scale:
@@ -117,6 +118,47 @@ class Muon(torch.optim.Optimizer):
                 return 0.2 * math.sqrt(max(rows, columns))
             case "none":
                 return 1.0
+
+
+def _stacks(matrices: list[Tensor]) -> list[list[int]]:
+    """Which matrices are orthogonalised together, by their places: those of one shape.
+
+    On a GPU, where each of some twenty small kernels takes longer to start than to run, all of
+    them, while that makes them no more than `_PADDING` times as many numbers.
+    """
+    shapes: dict[torch.Size, list[int]] = {}
+    for at, matrix in enumerate(matrices):
+        shapes.setdefault(matrix.shape, []).append(at)
+    numbers = sum(matrix.numel() for matrix in matrices)
+    rows, columns = _wide_size(matrices)
+    padded = len(matrices) * rows * columns
+    if matrices[0].device.type == "cuda" and padded <= _PADDING * numbers:
+        return [list(range(len(matrices)))]
+    return list(shapes.values())
+
+
+def _wide_size(matrices: list[Tensor]) -> tuple[int, int]:
+    """Rows and columns of what each of the matrices, laid on its side, fits into."""
+    return max(min(each.shape) for each in matrices), max(max(each.shape) for each in matrices)
+
+
+def _orthogonalise_together(matrices: list[Tensor], iterations: int) -> list[Tensor]:
+    """Orthogonalise matrices of any shapes in one batch, in which zeros make them equally large.
+
+    Rows and columns of zeros stay what they are and change nothing of the others.
+    """
+    stacked = matrices[0].new_zeros(len(matrices), *_wide_size(matrices))
+    wide = [each if each.shape[0] <= each.shape[1] else each.T for each in matrices]
+    places = [
+        stack[: each.shape[0], : each.shape[1]] for stack, each in zip(stacked, wide, strict=True)
+    ]
+    torch._foreach_copy_(places, wide)
+    found = orthogonalise(stacked, iterations).to(stacked.dtype)
+    own = [some[: each.shape[0], : each.shape[1]] for some, each in zip(found, wide, strict=True)]
+    return [
+        some if each.shape[0] <= each.shape[1] else some.T
+        for some, each in zip(own, matrices, strict=True)
+    ]
 
 
 def orthogonalise(matrices: Tensor, iterations: int = 5) -> Tensor:

@@ -24,7 +24,7 @@ from fasttrain.training.evaluate import Evaluation
 from fasttrain.training.resizing import Resizer
 
 # Pictures that an evaluation takes at once: enough for a GPU, and little of a CPU's memory.
-_EVALUATION_BATCH = {"cuda": 500, "cpu": 250}
+_EVALUATION_BATCH = {"cuda": 1000, "cpu": 250}
 _PICTURES_PER_CORE = 125  # of a part of a training step: fewer bring little memory, and are slower
 _LOOKED_AT = 5000  # pictures by which a network may set its first layer
 
@@ -222,7 +222,8 @@ def build_model(config: Config, store: Store, runtime: Runtime) -> nn.Module:
     torch.manual_seed(config.seed)
     model = models.build(config.model, len(store.classes))
     pictures, _ = split_training(config, store)
-    models.look_at(model, lambda: _normalized(store, evenly(pictures, _LOOKED_AT)))
+    seen = evenly(pictures, _LOOKED_AT)
+    models.look_at(model, lambda: _normalized(store, seen, runtime.device))
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     return model.to(runtime.device).to(memory_format=layout)
 
@@ -233,9 +234,9 @@ def evenly(pictures: Ints, count: int) -> Ints:
     return pictures[::every]
 
 
-def _normalized(store: Store, pictures: Ints) -> Tensor:
-    """Training pictures as the model sees them, unchanged, (N, 3, H, W) on the host."""
-    images = torch.from_numpy(_copied(store, pictures))
+def _normalized(store: Store, pictures: Ints, device: torch.device) -> Tensor:
+    """Training pictures as the model sees them, unchanged, (N, 3, H, W) on the device."""
+    images = torch.from_numpy(_copied(store, pictures)).to(device)
     return Transform((), store.mean, store.std).apply(images, {})
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 from typing import Any
 
+import torch
+
 from fasttrain.answers import Answers, interval
 from fasttrain.observe.journal import Record
 from fasttrain.training.clock import Clock
@@ -21,6 +23,13 @@ def figures(clock: Clock) -> dict[str, Any]:
         "checkpoint_seconds": clock.seconds["checkpoint"],
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def of_gpu(device: torch.device) -> dict[str, Any]:
+    """How much of the main rank's GPU was taken; nothing of a CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"peak_gpu_memory_bytes": torch.cuda.max_memory_reserved(device)}
 
 
 def score(answers: Answers, classes: int) -> dict[str, Any]:

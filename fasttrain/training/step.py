@@ -22,6 +22,8 @@ from fasttrain.training.optim import Optimizers
 from fasttrain.training.randomness import Randomness
 from fasttrain.training.resizing import Matrices, Resizer, resize
 
+_CALLS_TO_RECORD = 3  # torch's CUDA graphs: the first call makes ready, the second records
+
 
 class Objective(nn.Module):
     """The model and what is asked of it: one graph from pictures to loss.
@@ -29,10 +31,11 @@ class Objective(nn.Module):
     A run mixes either all its batches or none, so there is one graph for each size of pictures.
     """
 
-    def __init__(self, model: nn.Module, label_smoothing: float) -> None:
+    def __init__(self, model: nn.Module, label_smoothing: float, bf16: bool = False) -> None:
         super().__init__()
         self.model = model
         self.label_smoothing = label_smoothing
+        self.bf16 = bf16
 
     def forward(
         self,
@@ -46,6 +49,12 @@ class Objective(nn.Module):
         Pictures are mixed at their full size, then made smaller. Where pictures are mixed, the
         first two are weighted sums over a picture's label and its partner's.
         """
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            return self._both(images, labels, mixing, smaller)
+
+    def _both(
+        self, images: Tensor, labels: Tensor, mixing: Tensor | None, smaller: Matrices | None
+    ) -> tuple[Tensor, Tensor]:
         own = None
         if mixing is not None:
             own = label_weights(mixing, images.shape[2], images.shape[3])
@@ -110,8 +119,12 @@ class TrainingStep:
         self._parts, self._clip_norm = train.accumulate, train.clip_norm
         self._skips, self._world = train.on_divergence == "skip", runtime.world
         self._randomness = Randomness(seed, runtime.rank, runtime.device)
-        joined = runtime.prepare(Objective(model, train.label_smoothing))
-        self._objective = torch.compile(joined, dynamic=False) if runtime.compile else joined
+        joined = runtime.prepare(Objective(model, train.label_smoothing, runtime.bf16))
+        self._graphs = runtime.uses_graphs(train)
+        mode = "reduce-overhead" if self._graphs else None
+        self._objective = (
+            torch.compile(joined, dynamic=False, mode=mode) if runtime.compile else joined
+        )
         self._no_sync = partial(runtime.no_sync, joined)
         # The share of a part in the mean loss of its batch: where its backward pass begins.
         self._share = torch.tensor(1 / self._parts, device=runtime.device)
@@ -157,13 +170,14 @@ class TrainingStep:
             pictures: Its slice of the batch.
         """
         sizes = self._resizer.after(step) if self._resizer else []
-        if self._world > 2:
+        if self._world > 2 or self._graphs:
             sizes = [self._resizer(step) if self._resizer else None, *sizes]
         buffers = list(self._model.buffers())
         before = [buffer.clone() for buffer in buffers]
         for smaller in sizes:
-            self._backward(_cut(pictures, self._parts)[-1], smaller)
-        self._optimizer.zero_grad()
+            for _ in range(_CALLS_TO_RECORD if self._graphs else 1):
+                self._backward(_cut(pictures, self._parts)[-1], smaller)
+                self._optimizer.zero_grad()  # a recorded graph writes its gradients anew
         for buffer, old in zip(buffers, before, strict=True):
             buffer.copy_(old)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fasttrain.training import muon
 from fasttrain.training.muon import Muon, Scale, as_matrix, orthogonalise
 
 SHAPES = [(64, 576), (64, 64), (96, 32), (10, 64), (1, 9), (32, 1)]
@@ -135,3 +136,23 @@ def test_what_has_no_gradient_stays() -> None:
     assert not torch.equal(used, noise(4, 6))
     used.grad = None
     optimizer.step()  # nothing at all to do
+
+
+def test_matrices_of_several_shapes_are_orthogonalised_together_as_alone() -> None:
+    torch.manual_seed(0)
+    matrices = [torch.randn(shape) for shape in ((4, 9), (16, 5), (16, 40), (16, 40))]
+
+    together = muon._orthogonalise_together(matrices, 3)
+
+    for one, matrix in zip(together, matrices, strict=True):
+        (alone,) = muon._orthogonalise_together([matrix], 3)
+        assert one.shape == matrix.shape
+        torch.testing.assert_close(one, alone, atol=0.02, rtol=0)  # bfloat16 carries 8 bits
+        assert alone.abs().max() > 0.2
+
+
+def test_only_a_gpu_takes_several_shapes_at_once() -> None:
+    matrices = [torch.empty(shape) for shape in ((4, 9), (4, 9), (4, 8))]
+
+    assert muon._stacks(matrices) == [[0, 1], [2]]
+    assert muon._stacks([matrix.to("meta") for matrix in matrices]) == [[0, 1], [2]]
