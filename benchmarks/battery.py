@@ -62,7 +62,7 @@ def tasks(keep: Path) -> tuple[Task, ...]:
         return _benchmark("accuracy", "--config", config, "--keep", str(keep / Path(config).stem))
 
     return (
-        Task("parity", ("pytest", "-q", "-m", "gpu", "tests"), 0.2),
+        Task("parity", ("pytest", "-q", "-n", "8", "-m", "gpu", "tests"), 0.2),
         Task("loaders", _benchmark("loaders", "--batch", "1024", "--workers", "16"), 0.15),
         Task("speed94", runs(_FAST), 0.25),
         Task("data of speed94", _benchmark("train", "--config", _FAST, _WHOLE), 0.2),

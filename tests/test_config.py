@@ -69,6 +69,7 @@ train:
   device: cpu
   precision: fp32
   compile: false
+  cuda_graphs: false
   channels_last: false
   deterministic: true
   accumulate: 3

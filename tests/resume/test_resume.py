@@ -122,6 +122,22 @@ def test_a_run_in_two_pieces_is_the_run_in_one(
     assert first["step"] == 0 < second["step"] < 18
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("loader", ["resident", "dali"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_a_gpu_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loader: str, compiled: bool
+) -> None:
+    """Deterministic, with bfloat16 and, where it is compiled, CUDA graphs."""
+    changes = {"device": "cuda", "precision": "bf16", "deterministic": True, "compile": compiled}
+    config = recipe("muon", accumulate=1, **changes)
+    config = config.model_copy(
+        update={"data": config.data.model_copy(update={"loader": loader})}, deep=True
+    )
+    whole = train(config, tmp_path / "whole")
+    assert_same_end(whole, train_in_two(config, tmp_path / "pieces", monkeypatch))
+
+
 def test_without_any_of_it_a_run_resumes_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,3 +46,17 @@ def test_views_of_a_symmetric_answer_change_nothing() -> None:
     alike = torch.ones(2, 3, 4, 4)
     for tta in ("flip", "shift"):
         assert torch.equal(seen(alike, tta), alike)
+
+
+def test_all_views_are_of_one_layout() -> None:
+    """So that code which is compiled for one serves all."""
+    seen = []
+
+    def model(images: Tensor) -> Tensor:
+        seen.append((tuple(images.shape), images.stride()))
+        return images.mean(dim=(2, 3))
+
+    look(model, torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last), "shift")
+
+    assert len(seen) == 6
+    assert len(set(seen)) == 1
