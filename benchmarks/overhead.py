@@ -40,7 +40,8 @@ from fasttrain.training.parts import training_loader
 from fasttrain.training.run import run
 
 PLAIN = (
-    "train.compile=true", "train.ema=null", "train.clip_norm=null", "train.accumulate=1",
+    "train.compile=true", "train.cuda_graphs=false", "train.ema=null", "train.clip_norm=null",
+    "train.accumulate=1",
     "train.resize=[]", "schedule={name: constant}", "data.validation=0", "track.report=false",
 )  # fmt: skip
 OURS, BY_HAND = "fasttrain", "by hand"

@@ -47,8 +47,10 @@ _PHASES = (
 def clock(result: Mapping[str, Any]) -> float:
     """Seconds of a run as the field counts them: all but loading the data set and compiling.
 
-    Building the network, whitening, augmentation, training and the evaluations count. Our first
-    step counts as part of compilation: a later step's time is put back.
+    Building the network, whitening, augmentation, training and the evaluations count. What a run
+    does before its second step counts as part of compilation: beside the first step, whose time is
+    put back at that of a later one, planning an epoch and augmenting the first group of batches.
+    `total_seconds`, which leave nothing out, stand beside it.
 
     Args:
         result: What `result.json` holds.

@@ -30,7 +30,7 @@ from fasttrain.files import atomic_folder, sha256, write_text
 _SEAL = "sealed.json"
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 # torch's compiler sets it, once, to a folder in its own; a later run in this process has another.
-_OF_TRITON = "TRITON_CACHE_DIR"
+_TRITON_VARIABLE = "TRITON_CACHE_DIR"
 # Whether graphs with an `autograd.Function` are kept with all that is traced and derived of them.
 _WITH_OWN_BACKWARD = "autograd_cache_allow_custom_autograd_functions"
 
@@ -93,7 +93,7 @@ class CompiledCode:
         self._ours = active and _VARIABLE not in os.environ
         self._sealed = False
         self._with_backward: bool | None = None
-        self._triton: str | None = None
+        self._triton = os.environ.get(_TRITON_VARIABLE)
         self._stand_in: tempfile.TemporaryDirectory[str] | None = None
 
     def prepare(self) -> Path:
@@ -119,7 +119,6 @@ class CompiledCode:
         """Let torch's compiler use `folder`, until this object's end."""
         if self._ours:
             os.environ[_VARIABLE] = str(folder)
-            self._triton = os.environ.get(_OF_TRITON)
             # Left out by default; our own functions are traced whole: their code is in the keys.
             self._with_backward = getattr(torch._functorch.config, _WITH_OWN_BACKWARD, None)
             _keep_backward(True)
@@ -134,7 +133,7 @@ class CompiledCode:
         if self._ours:
             os.environ.pop(_VARIABLE, None)
             if self._triton is None:
-                os.environ.pop(_OF_TRITON, None)
+                os.environ.pop(_TRITON_VARIABLE, None)
             _keep_backward(self._with_backward)
         if self._stand_in is not None:
             self._stand_in.cleanup()

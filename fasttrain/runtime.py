@@ -1,7 +1,8 @@
-"""The only room that knows Accelerate: devices, ranks, precision, the launch environment.
+"""The only room that knows Accelerate: devices, ranks, the launch environment.
 
-Accelerate places the model and joins the ranks. Its wrappers for optimisers, schedules and
-loaders are left out: they cost more than 100 microseconds a step, and ours need no wrapping.
+Accelerate finds the device and joins the ranks. Its wrappers for optimisers, schedules and loaders
+are left out: they cost more than 100 microseconds a step, and ours need no wrapping. So is that of
+a forward pass for its precision, which ties compiled code to one run: `autocast` is torch's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -36,7 +37,6 @@ _EXCHANGES = {
     "fp32": DDPCommunicationHookType.NO,
     "bf16": DDPCommunicationHookType.BF16,
 }
-_PRECISIONS: dict[str, Literal["no", "bf16"]] = {"fp32": "no", "bf16": "bf16"}
 _FOR_EVER = timedelta(days=7)  # where no watchdog was wanted
 _WATCHDOG_FIRST = timedelta(seconds=2)  # it leaves the stacks of a rank that waits for another
 
@@ -76,7 +76,7 @@ class Runtime:
         with explained(not_joined):
             self._accelerator = Accelerator(
                 cpu=train.device == "cpu" or not torch.cuda.is_available(),
-                mixed_precision=_PRECISIONS[train.precision],
+                mixed_precision="no",  # see `autocast`
                 dynamo_backend="no",  # fasttrain compiles by itself
                 kwargs_handlers=[
                     InitProcessGroupKwargs(timeout=self._timeout),
@@ -125,10 +125,6 @@ class Runtime:
 
     def prepare(self, module: nn.Module) -> nn.Module:
         """Place a module on the device, joined over the ranks."""
-        if self.world == 1:
-            # Accelerate would wrap its forward pass into a function of its own, to which compiled
-            # code is tied: every run in a process would compile anew.
-            return module.to(self.device)
         with warnings.catch_warnings():  # Accelerate knows the setting by its older name only
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             prepared: nn.Module = self._accelerator.prepare_model(module)

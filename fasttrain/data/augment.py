@@ -174,6 +174,24 @@ def gather_pixels(
     return torch.where(inside.reshape(*inside.shape, *[1] * (pixels.ndim - 3)), pixels, 0)
 
 
+def mirror_border(images: Tensor, margin: int) -> Tensor:
+    """Mirror (B, H, W, 3) pictures by `margin` pixels beyond their borders."""
+    if not margin:
+        return images
+    count, height, width, channels = images.shape
+    framed = images.new_empty(count, height + 2 * margin, width + 2 * margin, channels)
+    inside = framed[:, margin:-margin]
+    inside[:, :, margin:-margin] = images
+    # Line by line: to look every pixel up would take a CPU four times as long.
+    for at in range(margin):
+        inside[:, :, at] = images[:, :, margin - at]
+        inside[:, :, ~at] = images[:, :, at - margin - 1]
+    for at in range(margin):
+        framed[:, at] = framed[:, 2 * margin - at]
+        framed[:, ~at] = framed[:, at - 2 * margin - 1]
+    return framed
+
+
 def reflect(positions: Tensor, length: int) -> Tensor:
     """Fold positions up to `length - 1` beyond either end back into `[0, length)`."""
     return (length - 1) - ((length - 1) - positions.abs()).abs()

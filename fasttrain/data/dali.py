@@ -19,15 +19,16 @@ from torch.utils.dlpack import from_dlpack
 
 from fasttrain.config import Crop, Cutout
 from fasttrain.data.affine import Size
-from fasttrain.data.augment import Transform, reflect
+from fasttrain.data.augment import Transform, mirror_border
 from fasttrain.data.colour import matrices, measure_all
 from fasttrain.data.loader import Pictures, as_tensors, mixing_of
 from fasttrain.data.plan import Batch, Plan, Shard
-from fasttrain.data.store import Split
+from fasttrain.data.store import Split, let_go
 from fasttrain.data.transfer import to_device
 
 _PREFETCH = 2
 _BATCHES_IN_USE = 4  # how far the host may run ahead of a GPU that still reads delivered batches
+_SHARE = 0.25  # of a GPU's free memory, that a split may take
 _MOVES = ("crop", "flip", "vertical_flip")  # geometry in whole pixels
 Array = NDArray[Any]
 
@@ -36,7 +37,8 @@ class DaliLoader:
     """Executes a plan in a DALI pipeline; see `loader.Loader` for the contract.
 
     Args:
-        split: The pictures; each batch is cut out of them and handed to DALI.
+        split: The pictures. A GPU takes them all, where they are few enough beside its memory;
+            else each batch is cut out of them and handed to DALI.
         plan: Which of them, in which order, changed how.
         shard: The part of every batch that this rank executes.
         transform: What the plan's draws mean.
@@ -60,15 +62,17 @@ class DaliLoader:
         self._transform = transform
         self._device = device
         self._statistics = measure_all(split.images) if transform.recolors else None
-        on_gpu = device.type == "cuda"
-        # A GPU keeps them all: nothing but the plan's numbers then crosses the bus.
-        self._images = torch.from_numpy(np.array(split.images)).to(device) if on_gpu else None
-        self._split = split
+        self._split, self._on_gpu = split, device.type == "cuda"
+        self._images: torch.Tensor | None = None
+        if self._on_gpu and split.images.nbytes < _SHARE * torch.cuda.mem_get_info(device)[0]:
+            # Then nothing but the plan's numbers crosses the bus.
+            self._images = torch.from_numpy(np.array(split.images)).to(device)
+            let_go(split.images)
         self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
         self._steps: Iterator[int] = iter(())
         self._in_flight: deque[tuple[Batch, dict[str, Any]]] = deque()
-        self._asked: dict[str, Any] = {}
-        self._in_use: deque[tuple[torch.Tensor, torch.cuda.Event]] = deque()
+        self._not_taken: dict[str, Any] = {}
+        self._in_use: deque[tuple[object, torch.cuda.Event]] = deque()
         self._size = split.images.shape[1:]
         # Where nothing differs from picture to picture, a batch is one tall picture to DALI: what
         # it does for each picture that it knows of would be three tenths of all the time.
@@ -78,10 +82,10 @@ class DaliLoader:
             self._next_draws,
             transform,
             (self._size[0], self._size[1]),
-            on_gpu,
+            self._on_gpu,
             batch_size=1 if self._as_one else plan.batch_size // shard.world,
             num_threads=max(threads, 1),
-            device_id=(device.index or 0) if on_gpu else None,
+            device_id=(device.index or 0) if self._on_gpu else None,
             prefetch_queue_depth=_PREFETCH,
         )
         self._pipeline.build()
@@ -93,26 +97,27 @@ class DaliLoader:
         self._pipeline.schedule_run()
         for _ in range(first, last):
             images = self._take()
-            batch, _inputs = self._in_flight.popleft()
+            batch, inputs = self._in_flight.popleft()
             self._pipeline.schedule_run()
             indices = to_device(torch.from_numpy(batch.indices), self._device)
             mixing = mixing_of(batch, self._device)
             try:
                 yield Pictures(images, self._labels[indices], batch.valid, mixing)
             finally:
-                self._keep_while_read(images)
+                self._keep_while_read((images, inputs))
 
-    def _keep_while_read(self, images: torch.Tensor) -> None:
+    def _keep_while_read(self, batch: object) -> None:
         """Hold a delivered batch until the GPU has done what was asked of it so far.
 
         DALI frees a buffer in the order of its own stream, which knows nothing of the kernels
-        that still wait to read it on torch's: the host must not let go of it before.
+        that still wait to read it on torch's: the host must not let go of it before. Nor of what
+        the batch was made from, for which only torch's stream has waited.
         """
-        if self._device.type != "cuda":
+        if not self._on_gpu:
             return
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         event.record()
-        self._in_use.append((images, event))
+        self._in_use.append((batch, event))
         if len(self._in_use) > _BATCHES_IN_USE:
             self._in_use[0][1].synchronize()
             self._in_use.popleft()
@@ -134,11 +139,11 @@ class DaliLoader:
 
         DALI reads arrays in place, so they are kept until their batch has come out.
         """
-        if not self._asked:
+        if not self._not_taken:
             batch = self._plan.batch(next(self._steps), self._shard)
-            self._asked = self._parts(batch)
-            self._in_flight.append((batch, dict(self._asked)))
-        return self._asked.pop(part)
+            self._not_taken = self._parts(batch)
+            self._in_flight.append((batch, dict(self._not_taken)))
+        return self._not_taken.pop(part)
 
     def _parts(self, batch: Batch) -> dict[str, Any]:
         """The pictures of a batch as DALI takes them, and the parameters in the order it does."""
@@ -158,12 +163,12 @@ class DaliLoader:
         (B, H, W, 3) uint8 on the device, with a margin where a warp looks beyond the border: DALI
         cannot mirror it.
         """
-        transform = self._transform
-        if self._images is None:
-            host = torch.from_numpy(self._split.images[batch.indices])
-            return _pad(transform.tone(host, drawn).numpy(), transform.margin)
-        indices = to_device(torch.from_numpy(batch.indices), self._device)
-        return _pad_here(transform.tone(self._images[indices], drawn), transform.margin)
+        if self._images is not None:
+            images = self._images[to_device(torch.from_numpy(batch.indices), self._device)]
+        else:
+            images = to_device(torch.from_numpy(self._split.images[batch.indices]), self._device)
+        images = mirror_border(self._transform.tone(images, drawn), self._transform.margin)
+        return images if self._on_gpu else images.numpy()
 
     def _take(self) -> torch.Tensor:
         """The next batch; (B, 3, H, W) in channels-last memory, nothing is copied.
@@ -172,7 +177,7 @@ class DaliLoader:
         a buffer of its own, which lives as long as the tensor does on the host (see
         `_keep_while_read`).
         """
-        stream = torch.cuda.current_stream(self._device) if self._images is not None else None
+        stream = torch.cuda.current_stream(self._device) if self._on_gpu else None
         (output,) = self._pipeline.share_outputs(stream)
         images: torch.Tensor = from_dlpack(output.as_tensor())
         self._pipeline.release_outputs()
@@ -194,24 +199,6 @@ def _input_names(transform: Transform) -> list[str]:
     moves = ["warp"] if transform.warps or any(name in _MOVES for name in names) else []
     colour = ["colour"] if transform.recolors else []
     return [*moves, *colour, *[name for name in names if name == "cutout"]]
-
-
-def _pad(images: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
-    """Mirror (B, H, W, 3) pictures beyond their borders."""
-    if not margin:
-        return images
-    return np.pad(images, ((0, 0), *[(margin, margin)] * 2, (0, 0)), mode="reflect")
-
-
-def _pad_here(images: torch.Tensor, margin: int) -> torch.Tensor:
-    """The same on a GPU."""
-    if not margin:
-        return images
-    rows, columns = (
-        reflect(torch.arange(-margin, length + margin, device=images.device), length)
-        for length in images.shape[1:3]
-    )
-    return images[:, rows[:, None], columns].contiguous()
 
 
 def _parameters(inputs: dict[str, Array], transform: Transform, size: Size) -> list[Array]:

@@ -16,7 +16,7 @@ import torch
 from fasttrain.data.loader import Loader, Pictures
 from fasttrain.data.plan import Array, Batch, Plan, Shard, TrainingPlan
 
-_VALUES = 32_000_000  # in a group, at most, unless one batch has more; 128 MB of float32
+_MOST_NUMBERS = 32_000_000  # in a group, at most, unless one batch has more; 128 MB of float32
 
 
 def batches_at_once(plan: Plan, share: int, size: tuple[int, int]) -> int:
@@ -24,7 +24,7 @@ def batches_at_once(plan: Plan, share: int, size: tuple[int, int]) -> int:
 
     As many as fit, but in equal groups: the last one of an epoch is filled up.
     """
-    most = max(_VALUES // (share * 3 * size[0] * size[1]), 1)
+    most = max(_MOST_NUMBERS // (share * 3 * size[0] * size[1]), 1)
     groups = -(-plan.steps_per_epoch // most)
     return -(-plan.steps_per_epoch // groups)
 
@@ -120,8 +120,10 @@ class GroupLoader:
 
     def close(self) -> None:
         """End the other one's helpers, and the planning."""
-        self._loader.close()
-        self._groups.close()
+        try:
+            self._loader.close()
+        finally:
+            self._groups.close()
 
 
 def _cut(group: Pictures, share: int) -> list[Pictures]:

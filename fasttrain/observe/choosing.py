@@ -45,7 +45,7 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
 # What may change between the parts of one run: where and how it is executed, not what it trains.
 _FREE = {
     "name", "data.path", "data.loader", "data.workers", "train.device", "train.compile",
-    "train.processes", "train.watchdog", "checkpoint.every", "checkpoint.keep",
+    "train.cuda_graphs", "train.processes", "train.watchdog", "checkpoint.every", "checkpoint.keep",
     "checkpoint.best", "track.wandb", "track.project", "track.report", "track.metrics_port",
 }  # fmt: skip
 

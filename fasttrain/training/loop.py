@@ -77,6 +77,7 @@ class Training:
             self._tell(f"warning: {line}")
         self.loader, reason = parts.training_loader(config, store, self.plan, runtime)
         runtime.synchronize()
+        result.forget_gpu_memory(runtime.device)
         began = time.perf_counter()
         self.model = parts.build_model(config, store, runtime)
         runtime.synchronize()

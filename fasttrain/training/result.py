@@ -25,8 +25,17 @@ def figures(clock: Clock) -> dict[str, Any]:
     }
 
 
+def forget_gpu_memory(device: torch.device) -> None:
+    """Let `of_gpu` know nothing of runs that this process made before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def of_gpu(device: torch.device) -> dict[str, Any]:
-    """How much of the main rank's GPU was taken; nothing of a CPU."""
+    """The most that torch reserved on the main rank's GPU, which leaves DALI's own buffers out.
+
+    Nothing of a CPU.
+    """
     if device.type != "cuda":
         return {}
     return {"peak_gpu_memory_bytes": torch.cuda.max_memory_reserved(device)}

@@ -29,6 +29,11 @@ class Objective(nn.Module):
     """The model and what is asked of it: one graph from pictures to loss.
 
     A run mixes either all its batches or none, so there is one graph for each size of pictures.
+
+    Args:
+        model: The network.
+        label_smoothing: See `TrainingStep`.
+        bf16: Whether the forward pass runs in bfloat16 where that is precise enough.
     """
 
     def __init__(self, model: nn.Module, label_smoothing: float, bf16: bool = False) -> None:
@@ -50,9 +55,9 @@ class Objective(nn.Module):
         first two are weighted sums over a picture's label and its partner's.
         """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            return self._both(images, labels, mixing, smaller)
+            return self._loss_and_sums(images, labels, mixing, smaller)
 
-    def _both(
+    def _loss_and_sums(
         self, images: Tensor, labels: Tensor, mixing: Tensor | None, smaller: Matrices | None
     ) -> tuple[Tensor, Tensor]:
         own = None
@@ -161,6 +166,8 @@ class TrainingStep:
 
     def warm_up(self, step: int, pictures: Pictures) -> None:
         """Let code be generated for all sizes that come later; nothing that is trained changes.
+
+        CUDA graphs are recorded, too, and so for the present size as well.
 
         More than two ranks also exchange gradients once: torch orders them anew after the first
         time, and sums of three numbers depend on it. So a run that goes on adds as it would have.

@@ -16,6 +16,7 @@ from fasttrain.data.augment import (
     cutout,
     flip,
     gather_pixels,
+    mirror_border,
     normalize,
     reflect,
     source_positions,
@@ -107,6 +108,13 @@ def test_positions_are_reflected_as_numpy_pads(length: int) -> None:
     reach = length - 1
     expected = np.pad(np.arange(length), reach, mode="reflect").tolist()
     assert reflect(torch.arange(-reach, length + reach), length).tolist() == expected
+
+
+@pytest.mark.parametrize(("margin", "size"), [(0, (5, 4)), (1, (2, 7)), (3, (6, 4))])
+def test_a_border_is_mirrored_as_numpy_pads(margin: int, size: tuple[int, int]) -> None:
+    images = torch.randint(0, 256, (3, *size, 3), dtype=torch.uint8)
+    expected = np.pad(images.numpy(), ((0, 0), *[(margin, margin)] * 2, (0, 0)), mode="reflect")
+    np.testing.assert_array_equal(mirror_border(images, margin).numpy(), expected)
 
 
 def test_positions_lie_where_the_cut_starts_less_the_padding() -> None:

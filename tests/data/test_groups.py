@@ -10,7 +10,7 @@ from fasttrain.config import Augmentation, Crop, Flip, MixUp
 from fasttrain.data.augment import Transform
 from fasttrain.data.groups import GroupLoader, Groups, batches_at_once
 from fasttrain.data.loader import Loader, make_loader
-from fasttrain.data.plan import Plan, Shard, TrainingPlan
+from fasttrain.data.plan import Batch, Plan, Shard, TrainingPlan
 from fasttrain.data.store import Split
 
 AUGMENT: tuple[Augmentation, ...] = (Crop(padding=2), Flip(), MixUp())
@@ -82,3 +82,42 @@ def test_a_group_is_worth_a_gpus_while_and_never_less_than_a_batch() -> None:
 def test_a_batch_that_the_ranks_cannot_share_is_refused() -> None:
     with pytest.raises(ValueError, match="no 3 equal slices"):
         Groups(plan(), Shard(0, 3), 2)
+
+
+def test_an_epoch_may_be_asked_for_again() -> None:
+    """A run that goes back after a divergence does."""
+    groups = Groups(plan(), Shard(), 3)
+    seen = [groups.epoch(epoch).indices for epoch in (0, 1, 0, 3)]
+
+    expected = [Groups(plan(), Shard(), 3).epoch(epoch).indices for epoch in (0, 1, 0, 3)]
+
+    for one, other in zip(seen, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_goes_wrong_in_planning_ahead_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = plan()
+    groups = Groups(source, Shard(), 3)
+    planned = source.plan_epoch
+
+    def fail(epoch: int) -> Batch:
+        if epoch == 1:
+            raise MemoryError("too many")
+        return planned(epoch)
+
+    monkeypatch.setattr(source, "plan_epoch", fail)
+    groups.epoch(0)
+
+    with pytest.raises(MemoryError, match="too many"):
+        groups.epoch(1)
+
+
+def test_closing_ends_the_planning(split: Split) -> None:
+    grouped = GroupLoader(Groups(plan(), Shard(), 2), lambda g, w: loader(split, g, w))
+    next(grouped.batches(0, 1))
+    (planner,) = grouped._groups._thread._threads
+
+    grouped.close()
+
+    planner.join(10)
+    assert not planner.is_alive()

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from fasttrain import models
-from fasttrain.config import Config
+from fasttrain.config import AttentionCnnModel, Config
 from fasttrain.data import sources
 from fasttrain.data.loader import Pictures
 from fasttrain.data.shapes import ShapesSource
@@ -128,12 +128,15 @@ def test_a_run_in_two_pieces_is_the_run_in_one(
 def test_on_a_gpu_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loader: str, compiled: bool
 ) -> None:
-    """Deterministic, with bfloat16 and, where it is compiled, CUDA graphs."""
+    """Deterministic, with bfloat16, dropout, two sizes and, where it is compiled, CUDA graphs."""
     changes = {"device": "cuda", "precision": "bf16", "deterministic": True, "compile": compiled}
-    config = recipe("muon", accumulate=1, **changes)
-    config = config.model_copy(
-        update={"data": config.data.model_copy(update={"loader": loader})}, deep=True
+    resize = [{"scale": 0.5, "until": "50%"}]
+    config = recipe("muon", accumulate=1, clip_norm=None, resize=resize, **changes)
+    data = config.data.model_copy(update={"loader": loader})
+    model = AttentionCnnModel.model_validate(
+        {"stages": [{"width": 8, "blocks": 1}], "dropout": 0.3}
     )
+    config = config.model_copy(update={"data": data, "model": model})
     whole = train(config, tmp_path / "whole")
     assert_same_end(whole, train_in_two(config, tmp_path / "pieces", monkeypatch))
 

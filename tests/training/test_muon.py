@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -151,8 +152,31 @@ def test_matrices_of_several_shapes_are_orthogonalised_together_as_alone() -> No
         assert alone.abs().max() > 0.2
 
 
-def test_only_a_gpu_takes_several_shapes_at_once() -> None:
-    matrices = [torch.empty(shape) for shape in ((4, 9), (4, 9), (4, 8))]
+class OnGpu:
+    """As much of a matrix on a GPU as is asked for."""
 
-    assert muon._stacks(matrices) == [[0, 1], [2]]
-    assert muon._stacks([matrix.to("meta") for matrix in matrices]) == [[0, 1], [2]]
+    device = torch.device("cuda")
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+
+    def numel(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        (((4, 9), (4, 9), (4, 8)), [[0, 1, 2]]),
+        (((4, 9), (9, 4), (2, 8)), [[0, 1, 2]]),  # laid on its side it fits
+        (((40, 90), (4, 9), (4, 9)), [[0], [1, 2]]),  # 3 x 3600 numbers for 3672
+    ],
+)
+def test_only_a_gpu_takes_several_shapes_at_once(
+    shapes: tuple[tuple[int, int], ...], expected: list[list[int]]
+) -> None:
+    on_gpu = cast(list[Tensor], [OnGpu(shape) for shape in shapes])
+    here = [torch.empty(shape) for shape in shapes]
+
+    assert muon._stacks(on_gpu) == expected
+    assert all(len({shapes[at] for at in places}) == 1 for places in muon._stacks(here))
