@@ -2,9 +2,8 @@
 
 Everyone augments and normalises the same 50,000 pictures of 32x32 into batches on the device. The
 competitors take turns, each for the same time; helper processes and compiled code are warm, and
-what helpers had prepared ahead is used up, before a clock starts. As in a run on the CPU, memory
-that is freed stays in the process, for all of them. The pictures are noise: their content costs
-nothing.
+what helpers had prepared ahead is used up, before a clock starts. As in a run, memory that is
+freed stays in the process, for all of them. The pictures are noise: their content costs nothing.
 """
 
 from __future__ import annotations
@@ -60,8 +59,7 @@ def measure(
         generator.integers(0, 10, PICTURES, dtype=np.int64),
     )
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    if device.type == "cpu":
-        memory.keep_freed()
+    memory.keep_freed()
     streams = _ours(split, AUGMENT[strength], batch, workers[0], device)
     streams |= dict(competitors(split, strength, batch, workers, device))
     runs: dict[str, list[float]] = {name: [] for name in streams}

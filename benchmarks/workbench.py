@@ -102,8 +102,7 @@ def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None =
 def _close(runtime: Runtime) -> None:
     """Let another one follow; memory is looked after as in a run."""
     runtime.close()
-    if runtime.device.type == "cpu":
-        memory.keep_freed()
+    memory.keep_freed()
 
 
 def installed(names: Iterable[ResolvedLoader], device: torch.device) -> list[ResolvedLoader]:

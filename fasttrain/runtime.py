@@ -90,8 +90,7 @@ class Runtime:
             )
         self.device: torch.device = self._accelerator.device
         self.bf16 = train.precision == "bf16"
-        if self.device.type == "cpu":
-            memory.keep_freed()
+        memory.keep_freed()
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.is_first_here: bool = self._accelerator.is_local_main_process
@@ -221,8 +220,7 @@ class Runtime:
 
     def close(self) -> None:
         """Leave the process group, so that another run may follow in this process."""
-        if self.device.type == "cpu":
-            memory.give_back()
+        memory.give_back()
         self._accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
 

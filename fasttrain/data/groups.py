@@ -79,7 +79,8 @@ class Groups(Plan):
         """This rank's rows, as many as all groups hold."""
         by_rank = values.reshape(-1, self._shard.world, self.share, *values.shape[1:])
         own = by_rank[:, self._shard.rank].reshape(-1, *values.shape[1:])
-        return np.resize(own, (self.steps_per_epoch * self.batch_size, *own.shape[1:]))
+        missing = self.steps_per_epoch * self.batch_size - len(own)
+        return np.concatenate([own, own[np.arange(missing) % len(own)]]) if missing else own
 
     def find(self, step: int) -> tuple[int, int]:
         """The group that holds the plan's batch `step`, and which of its batches that is."""

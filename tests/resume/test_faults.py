@@ -197,6 +197,12 @@ def test_other_settings_are_refused_with_the_difference_unless_told(
     assert "goes on at step 9;" in train(changed, tmp_path / "run", resume=True, changed=True)
 
 
+def test_how_it_is_executed_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(monkeypatch, 10, tmp_path / "run")
+    changed = recipe(cuda_graphs=False, watchdog="5min")
+    assert "goes on at step 9;" in train(changed, tmp_path / "run", resume=True)
+
+
 def test_a_run_that_is_complete_takes_no_other_settings(tmp_path: Path) -> None:
     train(recipe(), tmp_path / "run")
     assert "nothing is left to do" in train(recipe(), tmp_path / "run", resume=True)
