@@ -46,8 +46,9 @@ class Whitening(nn.Module):
         """Set the kernels by the patches of (N, 3, H, W) normalised pictures."""
         covariance, count = images.new_zeros(1, dtype=torch.float64), 0
         for some in torch.split(images, _AT_ONCE):
-            patches = F.unfold(some.double(), self._patch).movedim(1, 2).flatten(0, 1)
-            covariance, count = covariance + patches.T @ patches, count + len(patches)
+            patches = some.double().unfold(2, self._patch, 1).unfold(3, self._patch, 1)
+            numbers = patches.permute(1, 4, 5, 0, 2, 3).flatten(3).flatten(0, 2)  # (3 p p, patches)
+            covariance, count = covariance + numbers @ numbers.T, count + numbers.shape[1]
         variances, axes = torch.linalg.eigh((covariance / count).cpu())  # too small for a GPU
         kernels = (axes / (variances + self._epsilon).sqrt()).T.flip(0)
         # An eigenvector's sign is anyone's choice: the largest number is made positive.
