@@ -85,6 +85,14 @@ def _of_a_recipe(command: Callable[..., Any]) -> Callable[..., Any]:
     return config(overrides(_common(command)))
 
 
+def _name(benchmark: str, config: Path, overrides: tuple[str, ...]) -> str:
+    """Of a record; one in full precision does not take the place of one in the recipe's own."""
+    from fasttrain.config import load
+
+    wanted, own = (load(config, words).train.precision for words in (overrides, ()))
+    return f"{benchmark}-{config.stem}" + (f"-{wanted}" if wanted != own else "")
+
+
 @main.command()
 @_of_a_recipe
 def step(config: Path, overrides: tuple[str, ...], quick: bool, records: Path) -> None:
@@ -103,7 +111,7 @@ def train(config: Path, overrides: tuple[str, ...], quick: bool, records: Path) 
     """Training with each loader over the same step on a fixed batch: what data costs."""
     from benchmarks.throughput import measure
 
-    _conclude(measure(config, overrides, quick), f"train-{config.stem}", quick, records)
+    _conclude(measure(config, overrides, quick), _name("train", config, overrides), quick, records)
 
 
 @main.command()
@@ -112,7 +120,8 @@ def overhead(config: Path, overrides: tuple[str, ...], quick: bool, records: Pat
     """Fasttrain's loop over one written by hand."""
     from benchmarks.overhead import measure
 
-    _conclude(measure(config, overrides, quick), f"overhead-{config.stem}", quick, records)
+    found = measure(config, overrides, quick)
+    _conclude(found, _name("overhead", config, overrides), quick, records)
 
 
 @main.command()
@@ -121,7 +130,8 @@ def startup(config: Path, overrides: tuple[str, ...], quick: bool, records: Path
     """Seconds from a process's start to its first step: cold, warm, and moved elsewhere."""
     from benchmarks.startup import measure
 
-    _conclude(measure(config, overrides, quick), f"startup-{config.stem}", quick, records)
+    found = measure(config, overrides, quick)
+    _conclude(found, _name("startup", config, overrides), quick, records)
 
 
 @main.command()

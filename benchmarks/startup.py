@@ -44,7 +44,7 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
             runs[WARM].append(_start(command, folder / WARM, caches[COLD]))
             runs[MOVED].append(_start([*command, "--resume"], folder / COLD, caches[MOVED]))
     return Outcome(
-        title=f"start to first step of {config.stem}",
+        title=f"start to first step of {' '.join([config.stem, *overrides])}",
         unit="seconds",
         runs=runs,
         settings=settings.model_dump(mode="json"),

@@ -49,9 +49,9 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
             runs[source_name].append(bench.images_per_second(source, steps))
     for loader in loaders.values():
         loader.close()
-    place = bench.runtime.device.type
+    recipe, place = " ".join([config.stem, *overrides]), bench.runtime.device.type
     return Outcome(
-        title=f"training {config.stem} with each loader, {steps} steps, on {place}",
+        title=f"training {recipe} with each loader, {steps} steps, on {place}",
         unit="images/s",
         runs=runs,
         settings=base.model_dump(mode="json"),

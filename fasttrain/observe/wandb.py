@@ -88,10 +88,11 @@ class Follower:
             ),
         ) as run:
             step = 0
-            for record in self._new_records():
-                step = record["step"]
-                run.log(figures(record, self._classes), step=step)
-                self._sent += 1
+            for records in self._new_records():
+                for record in records:
+                    step = record["step"]
+                    run.log(figures(record, self._classes), step=step)
+                self._sent += len(records)
                 write_text(self._sent_file, json.dumps({"records": self._sent}))
             if (self._folder / "result.json").exists():
                 self._send_pictures(run, step)
@@ -115,12 +116,14 @@ class Follower:
         """The names of the classes; an old run does not keep them."""
         return list(_load(self._folder / "data.json").get("classes", []))
 
-    def _new_records(self) -> Iterator[Record]:
-        """What the journal holds and was not sent; ends when the trainer has ended."""
-        running = True
+    def _new_records(self) -> Iterator[list[Record]]:
+        """What the journal holds and was not sent, look by look; ends when the trainer has."""
+        journal, running, size = self._folder / "metrics.jsonl", True, 0
         while running:
             running = not has_ended(_BETWEEN_LOOKS)
-            yield from read(self._folder / "metrics.jsonl")[self._sent :]
+            before, size = size, journal.stat().st_size if journal.exists() else 0
+            if size != before and (new := read(journal)[self._sent :]):
+                yield new
 
     def _tell(self, reason: str, done: bool = False, url: str | None = None) -> None:
         status = {"mode": self._mode, "done": done, "reason": redact(reason), "url": url}
