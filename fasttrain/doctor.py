@@ -15,7 +15,7 @@ from fasttrain.config import Config, Data
 from fasttrain.data import loader, sources
 from fasttrain.data.store import cache_folder
 from fasttrain.errors import FasttrainError
-from fasttrain.observe import environment, wandb
+from fasttrain.observe import environment
 from fasttrain.runtime import cpu_imitates_bf16
 
 Finding = tuple[bool, str]  # whether it is as it should be, and what was found
@@ -105,6 +105,10 @@ def _disk() -> Finding:
 
 
 def _tracking() -> Finding:
+    try:  # what it looks for may be what is missing
+        from fasttrain.observe import wandb
+    except ModuleNotFoundError as error:
+        return False, f"W&B cannot be used: {error.name} is missing; track.wandb=disabled works"
     mode = Config().track.wandb
     key = "a key is configured" if wandb.has_key() else "no key: track.wandb=offline works without"
     return True, f"W&B is {mode} unless a recipe says otherwise; {key}"

@@ -26,7 +26,7 @@ import yaml
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
-from fasttrain import answers
+from fasttrain import answers, observe
 from fasttrain.cli import main
 from fasttrain.data import cifar, loader
 from fasttrain.data.store import open_store
@@ -624,6 +624,14 @@ def test_the_doctor_fits_on_one_screen() -> None:
 def test_the_doctor_shows_a_path_that_looks_like_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTTRAIN_DATA", "a[b][/c]")
     assert "FASTTRAIN_DATA=a[b][/c] is not there" in succeed("doctor").stdout
+
+
+@pytest.mark.usefixtures("here")
+def test_the_doctor_names_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.delitem(sys.modules, "fasttrain.observe.wandb", raising=False)
+    monkeypatch.delattr(observe, "wandb", raising=False)
+    assert "W&B cannot be used: wandb is missing" in succeed("doctor").stdout
 
 
 @pytest.mark.parametrize(
