@@ -26,7 +26,7 @@ train: {{precision: fp32, compile: false, device: cpu}}
 FIRST, LAST = 6, 11  # 9 steps in an epoch: from the middle of the first into the second
 
 
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [pytest.param(2, marks=pytest.mark.long), 3])
 def test_the_slices_of_all_ranks_are_the_batches_of_one_process(world: int, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     pictures = write_zip(tmp_path / "pictures.zip", make_pictures(train=300, test=10))
