@@ -156,8 +156,8 @@ def _orthogonalise_together(matrices: list[Tensor], iterations: int) -> list[Ten
     found = orthogonalise(stacked, iterations).to(stacked.dtype)
     own = [some[: each.shape[0], : each.shape[1]] for some, each in zip(found, wide, strict=True)]
     return [
-        some if each.shape[0] <= each.shape[1] else some.T
-        for some, each in zip(own, matrices, strict=True)
+        some if lying is each else some.T
+        for some, lying, each in zip(own, wide, matrices, strict=True)
     ]
 
 
