@@ -60,13 +60,14 @@ def measure(
     )
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     memory.keep_freed()
-    streams = _ours(split, AUGMENT[strength], batch, workers[0], device)
+    loaders = _ours(split, AUGMENT[strength], batch, workers[0], device)
+    streams = {f"fasttrain {name}": planned(loader) for name, loader in loaders.items()}
     streams |= dict(competitors(split, strength, batch, workers, device))
     runs: dict[str, list[float]] = {name: [] for name in streams}
-    warm_up = max(8, _AHEAD * max(workers) + 1)
+    ahead = max(_AHEAD * max(workers), *(loader.ahead for loader in loaders.values()))
     for _ in range(repetitions):
         for name, stream in streams.items():
-            runs[name].append(batch * batches_per_second(stream, seconds, device, warm_up))
+            runs[name].append(batch * batches_per_second(stream, seconds, device, ahead + 1))
     return Outcome(
         title=f"loaders on {device.type}: {strength} augmentation, batches of {batch}",
         unit="images/s",
@@ -91,13 +92,11 @@ def _ours(
     batch: int,
     workers: int,
     device: torch.device,
-) -> dict[str, Stream]:
+) -> dict[ResolvedLoader, Loader]:
     plan = TrainingPlan(np.arange(PICTURES), batch, 0, augment, (32, 32))
     transform = Transform(augment, MEAN, STD)
     return {
-        f"fasttrain {name}": planned(
-            make_loader(name, split, plan, Shard(), transform, device, workers=workers)
-        )
+        name: make_loader(name, split, plan, Shard(), transform, device, workers=workers)
         for name in installed(OURS, device)
     }
 
@@ -108,13 +107,16 @@ def planned(loader: Loader) -> Stream:
 
 
 def batches_per_second(stream: Stream, seconds: float, device: torch.device, warm_up: int) -> float:
-    """Let batches come for some seconds, after `warm_up` of them that are not timed."""
+    """Let batches come for some seconds, after `warm_up` of them that are not timed.
+
+    As many are timed at least: they may come in groups.
+    """
     batches = stream()
     for _ in range(warm_up):
         next(batches)
     _wait(device)
     count, start = 0, time.perf_counter()
-    while time.perf_counter() < start + seconds:
+    while count < warm_up or time.perf_counter() < start + seconds:
         next(batches)
         count += 1
     _wait(device)

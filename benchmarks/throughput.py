@@ -5,7 +5,7 @@ them. Two cores that other people's work shares go at full or at half speed for 
 the turns are short and many. A loader goes on where it was, so that what a new epoch costs it
 counts as in a run. Between two turns no helper works any more: otherwise what a loader prepares
 ahead would be at its neighbour's expense. So it would begin its turns with batches for nothing;
-the first steps of each, as many as DALI has batches ready, are not timed.
+the first steps of each, as many as it has batches ready, are not timed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ from pathlib import Path
 from benchmarks.record import Outcome
 from benchmarks.workbench import Workbench, assemble, enough_steps, installed, rest
 from fasttrain.config import load
-from fasttrain.data.loader import Pictures, ResolvedLoader
+from fasttrain.data.loader import Loader, Pictures, ResolvedLoader
 
 FIXED = "fixed batch"
 LOADERS: tuple[ResolvedLoader, ...] = ("resident", "dali", "reference")
 # Beside a GPU the reference loader is so slow that its turns would take all the time.
 _ON_GPU: tuple[ResolvedLoader, ...] = ("resident", "dali")
-_READY = 2  # steps
 _TURN = 0.6  # seconds, or two steps
 _TURNS = (25, 100)  # of each: at least, and at most
 _MEASURED = 60.0  # seconds of each that are enough
@@ -36,23 +35,19 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
     bench = assemble(base)
     pictures = bench.batch()
     steps = enough_steps(bench, pictures, _TURN)
-    loaders = {}
-    wanted = _ON_GPU if bench.runtime.device.type == "cuda" else LOADERS
-    for name in installed(wanted, bench.runtime.device):
-        data = base.data.model_copy(update={"loader": name})
-        bench.config = base.model_copy(update={"data": data})
-        loaders[name] = bench.loader()
-    endless = {str(name): loader.batches(0, sys.maxsize) for name, loader in loaders.items()}
+    loaders = _loaders(bench)
+    endless = {name: loader.batches(0, sys.maxsize) for name, loader in loaders.items()}
     sources: dict[str, Iterator[Pictures]] = {FIXED: itertools.repeat(pictures), **endless}
     runs: dict[str, list[float]] = {name: [] for name in sources}
     first, *others = loaders
     turns = (first, FIXED, *others)  # what is compared, next to each other
-    for source in sources.values():  # helper processes start, code is generated
-        bench.images_per_second(source, _READY)
+    ready = {FIXED: 1, **{name: loader.ahead + 1 for name, loader in loaders.items()}}
+    for name, source in sources.items():  # helper processes start, code is generated
+        bench.images_per_second(source, ready[name])
     for repetition in range(3 if quick else _turns(bench, pictures, steps)):
         for competitor in turns[:: 1 if repetition % 2 else -1]:
             rest()
-            bench.images_per_second(sources[competitor], _READY)
+            bench.images_per_second(sources[competitor], ready[competitor])
             runs[competitor].append(bench.images_per_second(sources[competitor], steps))
     for loader in loaders.values():
         loader.close()
@@ -64,6 +59,17 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
         settings=base.model_dump(mode="json"),
         baseline=FIXED,
     )
+
+
+def _loaders(bench: Workbench) -> dict[str, Loader]:
+    """One of each kind that is worth its time."""
+    base, loaders = bench.config, dict[str, Loader]()
+    wanted = _ON_GPU if bench.runtime.device.type == "cuda" else LOADERS
+    for name in installed(wanted, bench.runtime.device):
+        data = base.data.model_copy(update={"loader": name})
+        bench.config = base.model_copy(update={"data": data})
+        loaders[name] = bench.loader()
+    return loaders
 
 
 def _turns(bench: Workbench, pictures: Pictures, steps: int) -> int:

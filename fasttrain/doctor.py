@@ -14,7 +14,8 @@ from fasttrain.compiler import missing_for_compile
 from fasttrain.config import Config, Data
 from fasttrain.data import loader, sources
 from fasttrain.data.store import cache_folder
-from fasttrain.errors import FasttrainError
+from fasttrain.errors import FasttrainError, UserError
+from fasttrain.files import check_writable
 from fasttrain.observe import environment
 from fasttrain.runtime import cpu_imitates_bf16
 
@@ -92,9 +93,10 @@ def _data() -> Finding:
 
 def _cache() -> Finding:
     folder = cache_folder()
-    parent = next(path for path in (folder, *folder.parents) if path.exists())
-    if not os.access(parent, os.W_OK):
-        return False, f"{folder} cannot be written: set FASTTRAIN_CACHE to a folder that can"
+    try:
+        check_writable(folder)
+    except UserError as error:
+        return False, f"{error} with FASTTRAIN_CACHE"
     stores = sorted(path.name for path in folder.glob("stores/*-*") if path.is_dir())
     return True, f"{folder}: {', '.join(stores) or 'no prepared data sets yet'}"
 

@@ -80,13 +80,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         try:
             with aside.open("xb") as file:
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
+            put_in_place(aside, path)
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-        _fsync(path.parent)
+
+
+def put_in_place(aside: Path, path: Path) -> None:
+    """Let a file that was written aside, on the same disk, appear under its final name, whole."""
+    _fsync(aside)
+    aside.replace(path)
+    _fsync(path.parent)
 
 
 def write_output(path: Path, content: bytes) -> None:
@@ -98,9 +102,9 @@ def write_output(path: Path, content: bytes) -> None:
     Raises:
         UserError: as `write_bytes`; or it is a link that somebody else has put there.
     """
-    if path.is_symlink() and path.lstat().st_uid not in (os.getuid(), 0):
-        raise UserError(f"{path}: is a link of another user; choose another file")
     with explain_write_errors(path):
+        if path.is_symlink() and path.lstat().st_uid not in (os.getuid(), 0):
+            raise UserError(f"{path}: is a link of another user; choose another file")
         if path.exists() and not path.is_file():
             path.write_bytes(content)
         else:

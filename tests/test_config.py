@@ -571,7 +571,21 @@ def test_an_override_below_a_value_is_refused(file: Path) -> None:
     assert message == "'seed.deep=3': 'seed' is a value, not a section"
 
 
-@pytest.mark.parametrize("value", ["[", "{a: 1, a: 2}", "2001-99-99", "'open"])
+def test_an_override_opens_a_section_that_was_written_out_as_none(file: Path) -> None:
+    changed = read(file, read(file, "").to_yaml(), "train.ema.decay=0.99")
+    assert changed.train.ema is not None
+    assert changed.train.ema.decay == 0.99
+
+
+@pytest.mark.parametrize("key", ["bool", "train.bool"])
+def test_a_key_that_is_called_like_a_type_is_unknown_like_any_other(file: Path, key: str) -> None:
+    assert f"unknown key {key!r}" in refusal(file, "", f"{key}=1")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["[", "{a: 1, a: 2}", "2001-99-99", "'open", "!!bool maybe", "!!int ''", "!!timestamp x"],
+)
 def test_an_override_that_is_not_yaml_is_refused(file: Path, value: str) -> None:
     message = refusal(file, "", f"seed={value}")
     assert f"{f'seed={value}'!r}: the value is not valid YAML: " in message

@@ -342,6 +342,13 @@ def test_a_name_that_is_too_long_is_one_line(write: Callable[[Path], None], tmp_
     assert names(tmp_path) == []
 
 
+def test_so_it_is_where_a_user_wants_it(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        write_output(path, b"whole")
+
+    assert "too long" in refusal(write, tmp_path / ("n" * 300))
+
+
 def test_a_folder_in_the_way_of_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "target").mkdir()
     assert "in the way" in refusal(WRITERS[0], tmp_path / "target")

@@ -68,21 +68,23 @@ def prepare(what: str, overrides: tuple[str, ...], output: Path | None, **option
     settings += [override(_SETTINGS[name], value) for name, value in texts.items()]
     if _is_dataset(what):
         first = [f"data.dataset={what}"]
-        if "seed" in given:
+        if what == "folder" and "seed" in given:
             first.append(f"data.test_share={_SHARE}")  # any that is set comes later
         _prepare_dataset([*first, *settings], output)
-    elif output is not None:
+        return
+    _load(what, settings)
+    if output is not None:
         raise UserError(f"{output}: only a DATASET's configuration is written, {what} is one")
-    else:
-        click.echo(f"ready: {_open_store(what, settings).folder}")
+    click.echo(f"ready: {_open_store(what, settings).folder}")
 
 
 def _prepare_dataset(settings: list[str], output: Path | None) -> None:
-    from fasttrain.files import check_writable, write_output
+    from fasttrain.files import check_writable, explain_write_errors, write_output
 
     if output is not None:
-        if output.exists():
-            raise UserError(f"{output}: is there already; choose another name")
+        with explain_write_errors(output):
+            if output.exists():
+                raise UserError(f"{output}: is there already; choose another name")
         check_writable(output.absolute().parent)
     from rich.console import Console
 

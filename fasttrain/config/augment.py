@@ -57,8 +57,8 @@ class ResizedCrop(Section):
     """Cut out a box of random area and shape, and enlarge it to the picture's size.
 
     `scale` is the range of its area as a share of the picture's, `ratio` that of its width over
-    its height, drawn evenly on a logarithmic scale (Szegedy et al., "Going Deeper with
-    Convolutions", arXiv 1409.4842, section 6). Geometry.
+    its height, 1 being the picture's own, drawn evenly on a logarithmic scale (Szegedy et al.,
+    "Going Deeper with Convolutions", arXiv 1409.4842, section 6). Geometry.
     """
 
     name: Literal["resized_crop"] = "resized_crop"

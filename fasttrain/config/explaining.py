@@ -25,7 +25,9 @@ def explain(error: ValidationError, path: Path | None, origins: dict[tuple[str, 
     for problem in problems:
         if _is_echo(problem, problems):
             continue
-        keys, sections = _locate([part for part in problem["loc"] if part not in _ALTERNATIVES])
+        # A key that is not known may be called anything.
+        added = () if problem["type"] == "extra_forbidden" else _ALTERNATIVES
+        keys, sections = _locate([part for part in problem["loc"] if part not in added])
         at = max((at for at in origins if keys[: len(at)] == at), key=len, default=None)
         origin = origins[at] if at else str(path)
         lines.append(f"{origin}: {_explain_one(problem, keys, sections)}")

@@ -85,6 +85,8 @@ def _parse(text: str) -> Any:
         raise yaml.MarkedYAMLError(problem="it is nested too deeply") from None
     except ValueError as error:  # what looks like a date and is none
         raise yaml.MarkedYAMLError(problem=str(error)) from None
+    except (LookupError, AttributeError):  # PyYAML's own, of a tag such as !!bool
+        raise yaml.MarkedYAMLError(problem="a value is not what its tag says") from None
 
 
 def _problem(error: yaml.YAMLError) -> str:
@@ -117,9 +119,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> list[tuple[str, ...]
         ) from None
     node, changed = tree, [keys]
     for depth, key in enumerate(keys[:-1], start=1):
-        if key not in node:
+        if node.get(key) is None:  # as `config.yaml` writes a section that is not there
             changed.append(keys[:depth])
-        child = node.setdefault(key, {})
+            node[key] = {}
+        child = node[key]
         if not isinstance(child, dict):
             raise UserError(f"{override!r}: {key!r} is a value, not a section")
         node = child

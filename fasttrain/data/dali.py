@@ -47,6 +47,7 @@ class DaliLoader:
     """
 
     name = "dali"
+    ahead = _PREFETCH
 
     def __init__(
         self,

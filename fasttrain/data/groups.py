@@ -70,7 +70,7 @@ class Groups(Plan):
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _plan_epoch(self, epoch: int) -> Batch:
-        whole = self._plan.plan_epoch(epoch)
+        whole = self._plan.epoch(epoch)
         draws = {name: self._own(values) for name, values in whole.draws.items()}
         indices = self._own(whole.indices)
         return Batch(epoch * self.steps_per_epoch, indices, draws, len(indices))
@@ -106,6 +106,7 @@ class GroupLoader:
         self._groups = groups
         self._loader = make(groups, Shard())
         self.name = self._loader.name
+        self.ahead = (self._loader.ahead + 1) * groups.at_once
 
     def batches(self, first: int, last: int) -> Iterator[Pictures]:
         """Yield this rank's slices of batches `first` to `last - 1`."""

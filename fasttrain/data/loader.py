@@ -43,9 +43,16 @@ class Pictures:
 
 
 class Loader(Protocol):
-    """Executes a plan on a device."""
+    """Executes a plan on a device.
+
+    Attributes:
+        name: As in `data.loader`.
+        ahead: How many batches may lie ready before they are asked for: what is timed from where
+            it stood idle begins with so many for nothing.
+    """
 
     name: str
+    ahead: int
 
     def batches(self, first: int, last: int) -> Iterator[Pictures]:
         """Yield this rank's slices of batches `first` to `last - 1`, in order."""

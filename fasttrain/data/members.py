@@ -61,16 +61,22 @@ def _walk(place: Path, tops: Sequence[str]) -> Iterator[Member]:
 
     try:
         for top in filter(Path.is_dir, (place / name for name in tops)):
-            for folder, _, files in os.walk(top, onerror=fail, followlinks=True):
+            for folder, below, files in os.walk(top, onerror=fail, followlinks=True):
+                below[:] = filter(_is_visible, below)
                 inside = Path(folder).relative_to(place)
                 lead = "" if inside == Path() else f"{inside.as_posix()}/"
                 if lead:
                     yield Member(place, lead)
-                for file in files:
+                for file in filter(_is_visible, files):
                     about = os.stat(f"{folder}/{file}")  # noqa: PTH116 - for 60,000 files
                     yield Member(place, f"{lead}{file}", (about.st_size, about.st_mtime_ns))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+
+def _is_visible(name: str) -> bool:
+    """What programs hide need not be readable, or small."""
+    return not name.startswith(".")
 
 
 def _list_zip(place: Path) -> Iterator[Member]:

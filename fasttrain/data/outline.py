@@ -30,6 +30,8 @@ class Outline:
 def outline(data: Data, progress: Progress = silent) -> Outline:
     """Say what `data` is like; nothing is read or downloaded where its name says it all.
 
+    A CIFAR set counts as the whole one, though what lies there may be a part of it.
+
     Raises:
         UserError: a folder of pictures cannot be used.
     """

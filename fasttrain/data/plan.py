@@ -25,6 +25,7 @@ from fasttrain.data.randomness import Ints, permutation, random_integers, random
 
 Array = NDArray[Any]
 
+_KEPT = 3  # epochs
 _PLAN_VERSION = 1  # part of the fingerprint: raise it when the same settings give other batches
 
 
@@ -142,15 +143,18 @@ class TrainingPlan(Plan):
         self._kept: dict[int, Batch] = {}
 
     def epoch(self, epoch: int) -> Batch:
-        """The whole epoch as one long batch; the last two are kept."""
-        if epoch not in self._kept:
-            for old in list(self._kept)[:-1]:
-                del self._kept[old]
-            self._kept[epoch] = self.plan_epoch(epoch)
-        return self._kept[epoch]
+        """The whole epoch as one long batch; the last three are kept.
 
-    def plan_epoch(self, epoch: int) -> Batch:
-        """Compute what `epoch` keeps; any thread may."""
+        Any thread may ask: one plans an epoch ahead while another looks back at the last one.
+        """
+        found = self._kept.get(epoch)
+        if found is None:
+            found = self._kept[epoch] = self._plan_epoch(epoch)
+            for old in list(self._kept)[:-_KEPT]:
+                self._kept.pop(old, None)
+        return found
+
+    def _plan_epoch(self, epoch: int) -> Batch:
         order = permutation(self.seed, "order", epoch, len(self.pictures))
         indices = self.pictures[order[: self.steps_per_epoch * self.batch_size]]
         drawn = {str(entry.name): self._draw(entry, epoch, indices) for entry in self.augment}

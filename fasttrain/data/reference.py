@@ -23,6 +23,7 @@ from fasttrain.data.plan import Plan, Shard
 from fasttrain.data.store import Split
 from fasttrain.data.trivial import FACTOR, LEVELS, Op
 
+_AHEAD = 2  # batches for each worker
 Item = tuple[int, int]  # the step, and the row in this rank's slice of its batch
 
 
@@ -54,6 +55,7 @@ class ReferenceLoader:
         self._shard = shard
         self._device = device
         self._workers = workers
+        self.ahead = workers * _AHEAD
 
     def batches(self, first: int, last: int) -> Iterator[Pictures]:
         """Yield this rank's slices of batches `first` to `last - 1`."""
@@ -62,6 +64,7 @@ class ReferenceLoader:
             self._dataset,
             batch_sampler=_Rows(range(first, last), share),
             num_workers=self._workers,
+            prefetch_factor=_AHEAD if self._workers else None,
             pin_memory=self._device.type == "cuda",
         )
         for step, (images, labels) in zip(range(first, last), loader, strict=True):
@@ -117,7 +120,7 @@ def _change(image: Tensor, draws: Mapping[str, Any], transform: Transform) -> Te
     moved = _tone(image, *draws["trivial_augment"].tolist()) if transform.tones else image
     if transform.warps:
         moved = _warp(moved, draws["warp"], transform.margin)
-    if not transform.warps:
+    else:
         for entry in transform.augment:
             moved = _move(moved, entry, draws)
     if transform.recolors:

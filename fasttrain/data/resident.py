@@ -44,6 +44,7 @@ class ResidentLoader:
     """
 
     name = "resident"
+    ahead = 0
 
     def __init__(
         self,

@@ -8,20 +8,15 @@ content.
 from __future__ import annotations
 
 import os
-import socket
-import tempfile
-import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 
-from filelock import FileLock
-
 from fasttrain.config import Data
 from fasttrain.data import cifar, folders, known, tree
+from fasttrain.data.download import download
 from fasttrain.data.shapes import ShapesSource
 from fasttrain.data.store import (
     SPLITS,
@@ -34,19 +29,8 @@ from fasttrain.data.store import (
     open_store,
     silent,
     store_folder,
-    sweep,
 )
 from fasttrain.errors import UserError
-from fasttrain.files import explain_write_errors
-
-_PATIENCE = 30.0  # seconds without a byte after which a download is given up
-_NETWORK_ERRORS = (
-    urllib.error.URLError,
-    ConnectionError,
-    TimeoutError,
-    HTTPException,
-    RuntimeError,  # torchvision's, where the checksum of what came does not hold
-)
 
 
 class Source(Protocol):
@@ -121,7 +105,7 @@ def find_source(data: Data) -> Source:
     """
     downloads = cache_folder() / "downloads"
     found = find_here(data)
-    return found or cifar.CifarSource(data.dataset, _download(data.dataset, downloads))
+    return found or cifar.CifarSource(data.dataset, download(data.dataset, downloads))
 
 
 def find_here(data: Data) -> Source | None:
@@ -160,7 +144,9 @@ def _place(data: Data) -> _Place | None:
             return _find_given(data, setting, expand(setting, value))
     if data.dataset == "folder":
         raise UserError("data.dataset=folder: set data.path=... to your folder or zip of pictures")
-    return _find_in(data, cache_folder() / "downloads")
+    downloads = cache_folder() / "downloads"
+    with _explained(f"the cache {downloads}", downloads, "; set FASTTRAIN_CACHE to another folder"):
+        return _find_in(data, downloads)
 
 
 def _environment() -> Path | None:
@@ -169,11 +155,8 @@ def _environment() -> Path | None:
 
 
 def _find_given(data: Data, setting: str, path: Path) -> _Place:
-    try:
+    with _explained(f"{setting}={path}", path):
         place = _find_in(data, path) if path.exists() else None
-    except OSError as error:
-        inside = "" if error.filename in (None, str(path)) else f"{error.filename} "
-        raise UserError(f"{setting}={path}: {inside}cannot be read: {error.strerror}") from error
     if place is None:
         there = "holds no such data" if path.exists() else "is not there"
         raise UserError(
@@ -181,6 +164,16 @@ def _find_given(data: Data, setting: str, path: Path) -> _Place:
             f"folder with, {_forms(data.dataset)}; correct {setting} or data.dataset"
         )
     return place
+
+
+@contextmanager
+def _explained(what: str, path: Path, mend: str = "") -> Iterator[None]:
+    """Turn the operating system's refusal to let us look at `path` into one line."""
+    try:
+        yield
+    except OSError as error:
+        inside = "" if error.filename in (None, str(path)) else f"{error.filename} "
+        raise UserError(f"{what}: {inside}cannot be read: {error.strerror}{mend}") from error
 
 
 def _forms(dataset: str) -> str:
@@ -259,52 +252,13 @@ def _find_pictures(dataset: str, place: Path) -> list[Path]:
     if any((place / split).is_dir() for split in SPLITS):
         return [place]
     if dataset == "folder":
-        return [place] if tree.lies_by_class(place) else sorted(place.glob("*.zip"))
+        return [place] if tree.lies_by_class(place) else _zips(place)
     whole = place / f"{dataset}.zip"
     halves = [place / f"{dataset}-{split}.zip" for split in SPLITS]
     return [whole] if whole.exists() else [half for half in halves if half.exists()]
 
 
-def _download(dataset: str, folder: Path) -> Path:
-    """Fetch the official archive of a CIFAR set into `folder`."""
-    archive, about = folder / cifar.NAMES[dataset][0], cifar.published(dataset)
-    try:
-        _fetch(about, archive)
-    except _NETWORK_ERRORS as error:
-        raise UserError(
-            f"{dataset} was not found: data.path and FASTTRAIN_DATA are not set, {folder} holds "
-            f"none, and the download of {about.url} failed ({error}); set data.path=... or "
-            f"FASTTRAIN_DATA=..., or put {archive.name} into {folder} by hand, or try "
-            "data.dataset=shapes"
-        ) from error
-    return archive
-
-
-def _fetch(about: cifar.Published, archive: Path) -> None:
-    """Download aside and rename, unless another process just did.
-
-    torchvision draws its own progress bar and checks the MD5.
-    """
-    from torchvision.datasets.utils import download_url
-
-    folder, prefix = archive.parent, f".{archive.name}."
-    with explain_write_errors(archive):
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{prefix}lock"), _patience(_PATIENCE):
-            sweep(archive)
-            if archive.exists():
-                return
-            with tempfile.TemporaryDirectory(dir=folder, prefix=prefix, suffix=".part") as aside:
-                download_url(about.url, aside, archive.name, about.md5)
-                (Path(aside) / archive.name).replace(archive)
-
-
-@contextmanager
-def _patience(seconds: float) -> Iterator[None]:
-    """Give up on a silent server: torchvision itself would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def _zips(folder: Path) -> list[Path]:
+    """All that are not hidden: a Mac puts a ._NAME beside each file of a foreign disk."""
+    files = [path for path in folder.glob("[!.]*") if path.suffix.lower() == ".zip"]
+    return sorted(files)

@@ -2,8 +2,8 @@
 
 They jump: a grey level more or less can become many. So they come first, on the pictures as they
 are stored, where every loader has the very same bits; after an interpolation, what one loader
-rounds up and another down would be torn apart. As each picture gets one operation, a quarter of a
-batch at most is looked at: every operation gathers its own rows and puts them back.
+rounds up and another down would be torn apart. As each picture gets one operation, few of a
+batch are looked at: every operation gathers its own rows and puts them back.
 
 Shapes: B pictures (B, H, W, 3) uint8; levels (B,) integers, of which the sign does not count but
 for sharpness.

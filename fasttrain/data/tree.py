@@ -1,7 +1,7 @@
 """Which picture belongs to which class and split, from where it lies.
 
-All that shows without decoding a picture (a missing split, an empty class, a class in one split
-only) is checked here, so that bad input fails before any work is done.
+All that shows without decoding a picture (a missing split, an empty class, a class that is in the
+test set only) is checked here, so that bad input fails before any work is done.
 """
 
 from __future__ import annotations
@@ -186,6 +186,8 @@ def _divide(
 
 def check_classes(tree: Tree, where: str, expected: tuple[str, ...] | None) -> None:
     """Refuse a tree whose splits do not fit together, or not to the `expected` classes.
+
+    A class of one's own may lack test pictures: it is trained, and nothing is said of how well.
 
     Raises:
         UserError: a class is missing or too many; it is named.

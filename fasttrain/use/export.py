@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fasttrain.config import Tta
 from fasttrain.data import sources
 from fasttrain.errors import UserError
-from fasttrain.files import check_writable, write_output
+from fasttrain.files import check_writable, explain_write_errors, write_output
 from fasttrain.training.parts import evenly
 from fasttrain.use import card, formats
 from fasttrain.use.agreement import Agreement, compare
@@ -70,8 +70,9 @@ def export(
             f"-o {output}: a file of --format {form} ends in {_SUFFIXES[form]}; rename it"
         )
     formats.check_installed(form)
-    if output.is_dir():
-        raise UserError(f"-o {output}: is a folder; name a file in it")
+    with explain_write_errors(output):
+        if output.is_dir():
+            raise UserError(f"-o {output}: is a folder; name a file in it")
     check_writable(output.parent)
     trained = open_model(run, best, tta)
     content = formats.serialize_as(form, trained)

@@ -21,7 +21,7 @@ from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.randomness import Ints
 from fasttrain.data.store import Store
 from fasttrain.errors import UserError
-from fasttrain.files import explain_write_errors, write_output
+from fasttrain.files import write_output
 from fasttrain.runtime import anywhere
 from fasttrain.training import parts
 
@@ -77,8 +77,7 @@ def preview(config: Config, path: Path, pictures: int, epochs: int) -> None:
         content = sheet(config, store, runtime.device, pictures, epochs)
     finally:
         runtime.close()
-    with explain_write_errors(path):
-        write_output(path, content)
+    write_output(path, content)
 
 
 def sheet(config: Config, store: Store, device: torch.device, pictures: int, epochs: int) -> bytes:

@@ -418,6 +418,15 @@ def test_a_class_that_may_not_be_read_is_named(
     assert "train/cat: cannot be read: Permission denied" in refusal([place])
 
 
+def test_what_is_hidden_is_not_even_looked_at(tmp_path: Path) -> None:
+    place = write_folder(tmp_path, GOOD)
+    classes = folders.find([place]).read(silent)[0]
+    (place / "train/cat/.#1.png").symlink_to(place / "nowhere")  # as an editor locks a file
+    (place / "train/.trash").mkdir()
+    (place / "train/.trash/x.png").symlink_to(place / "nowhere")
+    assert folders.find([place]).read(silent)[0] == classes
+
+
 def test_a_link_to_nowhere_in_a_folder_is_named(tmp_path: Path) -> None:
     place = write_folder(tmp_path, GOOD)
     (place / "train/cat/gone.png").symlink_to(place / "nowhere")

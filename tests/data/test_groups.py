@@ -98,14 +98,14 @@ def test_an_epoch_may_be_asked_for_again() -> None:
 def test_what_goes_wrong_in_planning_ahead_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     source = plan()
     groups = Groups(source, Shard(), 3)
-    planned = source.plan_epoch
+    planned = source.epoch
 
     def fail(epoch: int) -> Batch:
         if epoch == 1:
             raise MemoryError("too many")
         return planned(epoch)
 
-    monkeypatch.setattr(source, "plan_epoch", fail)
+    monkeypatch.setattr(source, "epoch", fail)
     groups.epoch(0)
 
     with pytest.raises(MemoryError, match="too many"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
@@ -20,7 +21,7 @@ import pytest
 from torchvision.datasets.utils import download_url
 
 from fasttrain.config import Data, DatasetName
-from fasttrain.data import cifar, sources
+from fasttrain.data import cifar, download, sources
 from fasttrain.data.cifar import CifarSource
 from fasttrain.data.folders import PicturesSource
 from fasttrain.data.shapes import ShapesSource
@@ -205,6 +206,28 @@ def test_a_name_that_is_too_long_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     assert "FASTTRAIN_DATA=nnn" in refusal()
 
 
+def test_a_cache_that_cannot_be_looked_into_is_one_line(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)  # root, who may run this, may look anywhere
+
+    message = refusal()
+
+    assert message.startswith(f"the cache {cache}/downloads: cannot be read: Permission denied")
+    assert message.endswith("set FASTTRAIN_CACHE to another folder")
+
+
+def test_zips_that_are_hidden_are_no_data_and_the_case_of_their_names_is_nothing(
+    tmp_path: Path,
+) -> None:
+    write_zip(tmp_path / "SET.ZIP", GOOD)
+    (tmp_path / "._SET.ZIP").write_bytes(b"a Mac's")
+    assert len(open_dataset(Data(dataset="folder", path=tmp_path)).test.images) == 2
+
+
 def test_half_a_pair_of_zips_is_explained(tmp_path: Path) -> None:
     halves(tmp_path)
     (tmp_path / "cifar10-test.zip").unlink()
@@ -303,7 +326,7 @@ def test_a_download_is_kept_and_not_repeated(server: _Server, cache: Path) -> No
     assert server.requests > 0
     server.requests = 0
     assert len(open_dataset(Data()).train.images) == 12
-    sources._download("cifar10", cache / "downloads")  # as by a process that waited for this one
+    download.download("cifar10", cache / "downloads")  # as by a process that waited for this one
     assert server.requests == 0
     assert _visible(cache / "downloads") == [ARCHIVE]
     assert not left.exists()
@@ -320,7 +343,7 @@ def test_a_silent_server_is_given_up(
     server: _Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.content = None
-    monkeypatch.setattr(sources, "_PATIENCE", 0.2)
+    monkeypatch.setattr(download, "_PATIENCE", 0.2)
     assert "timed out" in refusal()
     assert _visible(cache / "downloads") == []
     assert socket.getdefaulttimeout() is None

@@ -287,6 +287,16 @@ def test_a_set_that_is_divided_is_not_divided_again(words: tuple[str, str], tmp_
 def test_a_name_that_is_neither_a_file_nor_a_set_is_told_with_its_nearest() -> None:
     assert "foldr: neither a configuration file nor" in refusal("data", "prepare", "foldr")
     assert "did you mean 'folder'?" in refusal("data", "info", "foldr")
+    assert "did you mean 'folder'?" in refusal("data", "prepare", "foldr", "-o", "mine.yaml")
+
+
+def test_a_name_too_long_for_a_file_is_one_line() -> None:
+    name = "n" * 300
+    assert "the name is too long" in refusal("data", "prepare", "shapes", "-o", f"{name}.yaml")
+
+
+def test_a_seed_alone_divides_no_set_that_is_divided() -> None:
+    assert "test_share=" not in refusal("data", "prepare", "cifar10", "--seed", "5", "--path", "/no")
     assert "only a DATASET's" in fasttrain("data", "prepare", "x.yaml", "-o", "y.yaml").stderr
 
 
