@@ -100,7 +100,7 @@ def step(config: Path, overrides: tuple[str, ...], quick: bool, records: Path) -
     from benchmarks.step import measure, shares
 
     outcome = measure(config, overrides, quick)
-    _conclude(outcome, f"step-{config.stem}", quick, records)
+    _conclude(outcome, _name("step", config, overrides), quick, records)
     for line in shares(outcome):
         click.echo(line)
 
@@ -132,6 +132,20 @@ def startup(config: Path, overrides: tuple[str, ...], quick: bool, records: Path
 
     found = measure(config, overrides, quick)
     _conclude(found, _name("startup", config, overrides), quick, records)
+
+
+@main.command()
+@click.option("--keep", type=_FOLDER, help="Where the runs stay; runs begun there are finished.")
+@_of_a_recipe
+def memory(
+    config: Path, overrides: tuple[str, ...], keep: Path | None, quick: bool, records: Path
+) -> None:
+    """Training with and without keeping the memory that is freed."""
+    from benchmarks.memory import measure
+
+    with _kept(keep) as folder:
+        found = measure(config, overrides, quick, folder)
+    _conclude(found, _name("memory", config, overrides), quick, records)
 
 
 @main.command()

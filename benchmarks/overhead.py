@@ -62,8 +62,9 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
     ]  # fmt: skip
     base = load(config, [*overrides, *PLAIN, *lasting])
     pairs = side_by_side(base)
+    recipe = " ".join([config.stem, *overrides])
     return Outcome(
-        title=f"{config.stem}, turns of {TURN} steps of {base.data.batch_size} pictures",
+        title=f"{recipe}, turns of {TURN} steps of {base.data.batch_size} pictures",
         unit="images/s",
         runs={BY_HAND: [hand for hand, _ in pairs], OURS: [ours for _, ours in pairs]},
         settings=base.model_dump(mode="json"),
@@ -110,7 +111,7 @@ class Turns:
 
     def __init__(self, loader: Loader, by_hand: Generator[list[Tensor]], runtime: Runtime) -> None:
         self._loader, self._by_hand, self._runtime = loader, by_hand, runtime
-        self.name = loader.name
+        self.name, self.ahead = loader.name, loader.ahead
         self._over = False
         self.seconds: list[tuple[float, float]] = []
 

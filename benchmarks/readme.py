@@ -78,6 +78,29 @@ def _loaders(records: Path) -> str:
     return _table(["loader", "images/s", f"over {record['baseline']}"], rows, [path])
 
 
+def _other_loaders(records: Path) -> str:
+    """Every newest record of loaders, by what was done to how large batches."""
+    rows, sources = [], []
+    names = {path.name.rsplit("-", 2)[0] for path in records.glob("loaders-*-*-*.json")}
+    for name in sorted(names, key=lambda name: (name.split("-")[1], int(name.split("-")[2]))):
+        path, record = newest(records, re.escape(name))
+        sources.append(path)
+        _, augmentation, batch = name.split("-")
+        others = [each for each, _ in _by_median(record) if not each.startswith("fasttrain")]
+        ours = [_over(record, f"fasttrain {loader}", others[0]) for loader in ("resident", "dali")]
+        processor = record["environment"]["processor"].replace("(R)", "").removesuffix(" Processor")
+        rows.append([augmentation, batch, processor, *ours, others[0]])
+    headings = ["augmentation", "batch", "CPU", "`resident`", "`dali`", "the fastest of the others"]
+    return _table(headings, rows, sources)
+
+
+def _over(record: Record, one: str, other: str) -> str:
+    """Images/s of one loader, and how many times as fast it is, pair by pair."""
+    figures, others = (record["results"][name]["all"] for name in (one, other))
+    times = median(a / b for a, b in zip(figures, others, strict=True))
+    return f"{median(figures):,.0f} ({times:.1f} times)"
+
+
 def _by_median(record: Record) -> list[tuple[str, Record]]:
     return sorted(record["results"].items(), key=lambda item: -item[1]["median"])
 
@@ -169,7 +192,7 @@ def _costs(records: Path) -> str:
     return _table(["", "", "median", "over the first"], rows, sources)
 
 
-_COMPARED = ("train", "overhead", "startup", "checkpoint", "scaling", "step")
+_COMPARED = ("train", "overhead", "startup", "checkpoint", "scaling", "step", "memory")
 
 
 def _ratio(record: Record, way: str) -> str:
@@ -181,6 +204,7 @@ def _ratio(record: Record, way: str) -> str:
 
 TABLES: dict[str, Callable[[Path], str]] = {
     "loaders": _loaders,
+    "other-loaders": _other_loaders,
     "recipes": _recipes,
     "ladder": _contest("ladder"),
     "control": _contest("control"),

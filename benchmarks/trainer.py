@@ -49,8 +49,9 @@ def clock(result: Mapping[str, Any]) -> float:
 
     Building the network, whitening, augmentation, training and the evaluations count. What a run
     does before its second step counts as part of compilation: beside the first step, whose time is
-    put back at that of a later one, planning an epoch and augmenting the first group of batches.
-    `total_seconds`, which leave nothing out, stand beside it.
+    put back at that of a later one, planning an epoch, augmenting the first group of batches and
+    recording graphs. `total_seconds`, which begin when loader and network are built and leave
+    nothing out from then on, stand beside it.
 
     Args:
         result: What `result.json` holds.

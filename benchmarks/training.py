@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,16 @@ from fasttrain.files import write_text
 _ATTEMPTS = "attempts.json"  # the seconds of every process that worked on the run
 
 
-def train(config: Path, overrides: list[str], folder: Path) -> dict[str, Any]:
+def train(
+    config: Path,
+    overrides: list[str],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Train `config` in `folder`, or go on with what is there; return what it came to.
 
     A run that is already finished is not repeated. `wall_seconds` is the time of all processes
-    that worked on it, from start to exit.
+    that worked on it, from start to exit. `environment` is added to theirs.
     """
     attempts = folder.parent / f"{folder.name}-{_ATTEMPTS}"
     seconds: list[float] = json.loads(attempts.read_text()) if attempts.exists() else []
@@ -32,7 +39,11 @@ def train(config: Path, overrides: list[str], folder: Path) -> dict[str, Any]:
         resume = ["--resume"] if begun.exists() else []
         start = time.perf_counter()
         try:
-            subprocess.run([*command, "--run-dir", str(folder), *resume], check=True)  # noqa: S603
+            subprocess.run(  # noqa: S603 - our own module
+                [*command, "--run-dir", str(folder), *resume],
+                check=True,
+                env={**os.environ, **(environment or {})},
+            )
         finally:
             seconds.append(time.perf_counter() - start)
             write_text(attempts, json.dumps(seconds))

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from fasttrain.config import Config, Tta, load
 from fasttrain.errors import DivergedError, FasttrainError, StoppedError, UserError
+from fasttrain.observe.progress import Screen
 from fasttrain.training.run import run as train_run
 from fasttrain.use.batches import Batches, Part, Rank
 from fasttrain.use.classifier import Classifier
@@ -87,7 +87,7 @@ def train(
         DivergedError: the loss or a gradient is not a finite number any more.
         StoppedError: a signal asked for it; a checkpoint was written.
     """
-    console = Console(stderr=True, markup=False, quiet=quiet)
+    console = Screen(quiet)
     where = None if run_dir is None else Path(run_dir)
     folder, result = train_run(config, where, resume, console, allow_changes)
     return folder.path, result

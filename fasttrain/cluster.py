@@ -110,7 +110,8 @@ def examine(config: Config | None, timeout: float) -> Report:
 def _give_up(timeout: float) -> None:
     rank = os.environ.get("RANK", "0")
     line = f"fasttrain (rank {rank}): no answer from the other processes within {timeout:.0f} s"
-    print(f"{line}; --timeout waits longer", file=sys.stderr, flush=True)  # noqa: T201
+    mend = "--timeout waits longer, where a data set is still being prepared"
+    print(f"{line}; {mend}", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(UserError.exit_code)
 
 

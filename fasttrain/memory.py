@@ -29,11 +29,17 @@ def keep_freed() -> bool:
     return True
 
 
+def trim() -> None:
+    """Hand what is free now to the system, as after compiling, which takes more than training."""
+    if _is_ours_to_decide():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def give_back() -> None:
     """Hand free memory to the system, now and from now on."""
     if _is_ours_to_decide():
         _set(_MMAP_MAX, _TRIM_THRESHOLD)
-        ctypes.CDLL(None).malloc_trim(0)
+        trim()
 
 
 def _set(mmap_max: int, trim_threshold: int) -> None:

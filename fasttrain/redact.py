@@ -12,9 +12,10 @@ import re
 _MASK = "***"
 _SHORTEST = 12  # characters: a shorter value is a word that may stand anywhere
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
-# W&B's keys, old and new; Hugging Face's; what follows a name such as `api_key=`.
+# W&B's keys, old and new (in a path it is a checksum); Hugging Face's; what follows a name such
+# as `api_key=`.
 _SECRET = re.compile(
-    r"(?<![0-9A-Za-z])(?:local-)?[0-9a-f]{40}(?![0-9A-Za-z])"
+    r"(?<![0-9A-Za-z/])(?:local-)?[0-9a-f]{40}(?![0-9A-Za-z])"
     r"|wandb_v\d_[0-9A-Za-z_-]{20,}"
     r"|hf_[0-9A-Za-z]{30,}"
     r"|(?<=key=)[^\s'\",;]{12,}|(?<=token=)[^\s'\",;]{12,}|(?<=password=)[^\s'\",;]+",

@@ -247,8 +247,13 @@ def local_world() -> int:
 
 
 def _limit_threads() -> None:
-    """Share the cores among this machine's ranks, unless the user has decided."""
-    if "OMP_NUM_THREADS" not in os.environ or local_world() > 1:
+    """Share the cores among this machine's ranks, unless the user has decided.
+
+    Launchers set the variable, too: to 1, where nobody has.
+    """
+    decided = os.environ.get("OMP_NUM_THREADS")
+    launched = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
+    if decided is None or (launched and decided == "1"):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         torch.set_num_threads(max(1, (cores or 1) // local_world()))
 

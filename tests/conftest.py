@@ -26,6 +26,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="there is no NVIDIA GPU"))
 
 
+REAL_SET = os.environ.get("FASTTRAIN_DATA")
+
+
+@pytest.fixture
+def real_set() -> Path:
+    """The real CIFAR-10, where FASTTRAIN_DATA says where it lies."""
+    if not REAL_SET:
+        pytest.skip("FASTTRAIN_DATA names no data set")
+    return Path(REAL_SET)
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's cache, or finds the user's data by accident."""

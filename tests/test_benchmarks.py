@@ -48,7 +48,7 @@ def test_figures_of_different_units_share_no_scale(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["step", "train", "overhead", "startup", "checkpoint"])
+@pytest.mark.parametrize("name", ["step", "train", "overhead", "startup", "checkpoint", "memory"])
 def test_a_benchmark_of_a_recipe_runs(name: str, tmp_path: Path) -> None:
     demo = ROOT / "configs" / "demo.yaml"
     words = [name, "--config", str(demo), "--quick", "--records", str(tmp_path)]

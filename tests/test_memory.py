@@ -24,10 +24,15 @@ look.restype = Info
 kept = memory.keep_freed()
 if sys.argv[1] == "back":
     memory.give_back()
+resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
 before = look().hblkhd
 block = torch.ones(25_000_000)
 mapped = look().hblkhd - before
 del block
+if sys.argv[1] == "trim":
+    before = resident()
+    memory.trim()
+    mapped = before - resident()
 print(kept, mapped, look().fordblks)
 """
 SIZE = 100_000_000
@@ -52,6 +57,11 @@ def test_what_is_freed_stays() -> None:
     assert kept == "True"
     assert mapped == 0
     assert free >= SIZE
+
+
+def test_its_pages_can_be_handed_back_once() -> None:
+    _, handed, _ = probe("trim")
+    assert handed >= 0.9 * SIZE
 
 
 def test_it_can_be_undone() -> None:

@@ -224,7 +224,7 @@ RESULT = {
 }
 
 
-def test_the_clock_counts_what_the_fields_does() -> None:
+def test_the_clock_adds_these_phases() -> None:
     assert trainer.clock(RESULT) == pytest.approx(2.0 + 0.3 + 0.1 + 2000 / 250_000)
 
 

@@ -72,7 +72,7 @@ def prepare(what: str, overrides: tuple[str, ...], output: Path | None, **option
             first.append(f"data.test_share={_SHARE}")  # any that is set comes later
         _prepare_dataset([*first, *settings], output)
         return
-    _load(what, settings)
+    _refuse_misspelt(what)
     if output is not None:
         raise UserError(f"{output}: only a DATASET's configuration is written, {what} is one")
     click.echo(f"ready: {_open_store(what, settings).folder}")
@@ -157,10 +157,14 @@ def _load(what: str, overrides: Sequence[str]) -> Config:
 
     if _is_dataset(what):
         return load(None, [f"data.dataset={what}", *overrides])
+    _refuse_misspelt(what)
+    return load(Path(what), overrides)
+
+
+def _refuse_misspelt(what: str) -> None:
     hint = nearest(what, list(DATASETS))
     if hint and not Path(what).exists():
         raise UserError(f"{what}: neither a configuration file nor the name of a data set{hint}")
-    return load(Path(what), overrides)
 
 
 def _open_store(what: str, overrides: Sequence[str]) -> Store:

@@ -88,8 +88,12 @@ def _tell(message: str, code: int) -> int:
         return code
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     place = f" (rank {os.environ.get('RANK', '0')})" if several else ""
-    click.echo(redact(f"fasttrain{place}: {message}"), err=True)
+    with suppress(OSError):  # nobody may be there to read it
+        click.echo(redact(f"fasttrain{place}: {message}"), err=True)
     return code
+
+
+TTA = click.Choice(["none", "flip", "shift"])  # a configuration's `train.tta`
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -11,7 +11,7 @@ from unicodedata import bidirectional, category
 
 import click
 
-from fasttrain.cli.group import PATH, main, tell_passed_over
+from fasttrain.cli.group import PATH, TTA, main, tell_passed_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _BREAKING = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, ends of lines
 _TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-_TTA = click.Choice(["none", "flip", "shift"])
 
 
 @main.command()
@@ -33,7 +32,7 @@ _TTA = click.Choice(["none", "flip", "shift"])
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Classes shown.")
 @click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
-@click.option("--tta", type=_TTA, help="Test-time views; by default the run's own.")
+@click.option("--tta", type=TTA, help="Test-time views; by default the run's own.")
 @click.option("--batch-size", type=click.IntRange(1, 65536), default=64, show_default=True)
 @click.option("--threads", type=click.IntRange(1, 256), help="Decoders; by default one a core.")
 def predict(
@@ -145,7 +144,7 @@ def _shown(text: str, on_terminal: bool) -> str:
 )
 @click.option("-o", "--output", type=PATH, required=True, help="FILE.onnx, .pt2 or .safetensors.")
 @click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
-@click.option("--tta", type=_TTA, help="Test-time views in the file; by default the run's own.")
+@click.option("--tta", type=TTA, help="Test-time views in the file; by default the run's own.")
 @click.option(
     "--check",
     type=click.IntRange(1, 1_000_000),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fasttrain.cli.group import PATH, main, overridable, tell_passed_over
+from fasttrain.cli.group import PATH, TTA, main, overridable, tell_passed_over
 
 if TYPE_CHECKING:
     from fasttrain.config import LoaderName, Tta
@@ -63,7 +63,7 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
 @click.argument("run", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
-@click.option("--tta", type=click.Choice(["none", "flip", "shift"]), help="Test-time views.")
+@click.option("--tta", type=TTA, help="Test-time views.")
 @click.option(
     "--loader", type=click.Choice(["dali", "resident", "reference"]), help="Who delivers pictures."
 )

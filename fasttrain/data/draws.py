@@ -62,7 +62,6 @@ WORDS = {
 }  # how many words one picture takes
 
 _WHOLE_PIXELS = (Crop, Flip, VerticalFlip)
-_IN_WARP = ("crop", "resized_crop", "rotation", "flip", "vertical_flip")
 _WARPS = (TrivialAugment, ResizedCrop, Rotation)
 
 
@@ -144,7 +143,9 @@ def combine(
     if needs_warp(augment):
         moves = [entry for entry in augment if isinstance(entry, _WHOLE_PIXELS + _WARPS)]
         parts = [_as_map(entry, drawn[entry.name], size) for entry in moves]
-        draws = {name: values for name, values in drawn.items() if name not in _IN_WARP}
+        # TrivialAugment's are also asked for what is no movement.
+        gone = {entry.name for entry in moves if not isinstance(entry, TrivialAugment)}
+        draws = {name: values for name, values in drawn.items() if name not in gone}
         draws["warp"] = _warp(parts, margin(augment))
     if mixes(augment):
         draws["mixing"] = _mixing(draws.pop("mixup", 1), draws.pop("cutmix", np.zeros((1, 4))))

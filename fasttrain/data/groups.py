@@ -73,7 +73,7 @@ class Groups(Plan):
         whole = self._plan.epoch(epoch)
         draws = {name: self._own(values) for name, values in whole.draws.items()}
         indices = self._own(whole.indices)
-        return Batch(epoch * self.steps_per_epoch, indices, draws, len(indices))
+        return Batch(indices, draws, len(indices))
 
     def _own(self, values: Array) -> Array:
         """This rank's rows, as many as all groups hold."""

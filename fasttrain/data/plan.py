@@ -46,13 +46,11 @@ class Batch:
     """One batch, or a rank's slice of it: what to load and how to change it.
 
     Attributes:
-        step: The global step, counted from 0 over the whole run.
         indices: (B,) positions of the pictures in the store's split.
         draws: How each picture is changed, by name; the first axis is B (see `draws`).
         valid: How many of the first rows count; the rest pad an evaluation batch to full size.
     """
 
-    step: int
     indices: Ints
     draws: Mapping[str, Array]
     valid: int
@@ -101,7 +99,7 @@ class Plan(ABC):
         epoch, rows, valid = self.locate(step, shard)
         whole = self.epoch(epoch)
         drawn = {name: values[rows] for name, values in whole.draws.items()}
-        return Batch(step, whole.indices[rows], drawn, valid)
+        return Batch(whole.indices[rows], drawn, valid)
 
     def digest(self, first: int, last: int) -> str:
         """A short hash of what is in batches `first` up to but not including `last`."""
@@ -159,7 +157,7 @@ class TrainingPlan(Plan):
         indices = self.pictures[order[: self.steps_per_epoch * self.batch_size]]
         drawn = {str(entry.name): self._draw(entry, epoch, indices) for entry in self.augment}
         combined = draws.combine(self.augment, drawn, self.size)
-        return Batch(epoch * self.steps_per_epoch, indices, combined, len(indices))
+        return Batch(indices, combined, len(indices))
 
     def _draw(self, entry: Augmentation, epoch: int, indices: Ints) -> Array:
         """The parameters of one augmentation for every row of an epoch."""
@@ -193,7 +191,7 @@ class EvaluationPlan(Plan):
         self.steps_per_epoch = -(-len(pictures) // self.batch_size)
         padding = self.steps_per_epoch * self.batch_size - len(pictures)
         indices = np.concatenate([pictures, np.repeat(pictures[:1], padding)])
-        self._pass = Batch(0, indices, {}, len(pictures))
+        self._pass = Batch(indices, {}, len(pictures))
 
     def epoch(self, epoch: int) -> Batch:  # noqa: ARG002 - every pass is the same
         """The whole pass as one long batch, padded."""

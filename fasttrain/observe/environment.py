@@ -64,12 +64,18 @@ def gpus() -> list[str]:
 
 def commit() -> str | None:
     """Return the commit of the source tree this package runs from, `+` when it was changed."""
-    source = Path(__file__).parent
-    command = ["git", "-C", str(source), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    source = Path(__file__)
     try:
-        output = subprocess.run(  # noqa: S603 - fixed words and our own folder
-            command, capture_output=True, text=True, timeout=5, check=True
-        )
+        # Installed, it may lie in another project's tree.
+        _git(source.parent, "ls-files", "--error-unmatch", source.name)
+        return _git(source.parent, "describe", "--always", "--dirty=+", "--abbrev=12")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    output = subprocess.run(  # noqa: S603 - fixed words and our own folder
+        command, capture_output=True, text=True, timeout=5, check=True
+    )
     return output.stdout.strip()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from fasttrain.observe.journal import Record
 
@@ -56,7 +57,10 @@ class Follower:
     def close(self) -> None:
         """Let the process finish, but not for ever."""
         if self._process.stdin is not None:
-            self._process.stdin.close()
+            # Its end alone may not be seen: helpers of the trainer may have inherited the pipe.
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(b"\n")
+                self._process.stdin.close()
         try:
             self._process.wait(self._patience)
         except subprocess.TimeoutExpired:
@@ -72,4 +76,4 @@ def outlive_signals() -> None:
 def has_ended(within: float) -> bool:
     """In a follower: wait up to so many seconds; say whether the trainer has gone."""
     ready, _, _ = select.select([sys.stdin], [], [], within)
-    return bool(ready) and not os.read(sys.stdin.fileno(), 1)
+    return bool(ready)  # a last word, or the end of what would have carried it

@@ -19,6 +19,17 @@ _BAR_WIDTH = 20
 _SECONDS_BETWEEN_LINES = 30
 
 
+class Screen(Console):
+    """Standard error, where a run is watched: who looks no more ends the showing, not the run."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__(stderr=True, markup=False, quiet=quiet)
+
+    def on_broken_pipe(self) -> None:
+        """A pager was left, or `tee` has died; rich itself would end the process."""
+        self.quiet = True
+
+
 class ProgressLine:
     """Shows where a run stands, from the journal's records.
 

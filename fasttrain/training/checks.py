@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from fasttrain.config import AttentionCnnModel, Config
+from fasttrain.config import AttentionCnnModel, Config, Train
 from fasttrain.training.schedule import to_steps
 
 
 def oddities(config: Config, steps_per_epoch: int) -> list[str]:
     """Settings that have no effect, or hardly the one that was meant; one line for each."""
+    total = config.train.epochs * steps_per_epoch
+    found = _of_resizing(config.train, steps_per_epoch, total)
     if isinstance(config.model, AttentionCnnModel):
-        total = config.train.epochs * steps_per_epoch
-        return [*_of_branches(config.model), *_of_annealing(config.model, steps_per_epoch, total)]
-    return []
+        found += _of_branches(config.model)
+        found += _of_annealing(config.model, steps_per_epoch, total)
+    return found
 
 
 def of_precision(precision: str, imitated: bool) -> list[str]:
@@ -19,6 +21,15 @@ def of_precision(precision: str, imitated: bool) -> list[str]:
     if precision != "bf16" or not imitated:
         return []
     return ["train.precision=bf16: this CPU imitates it; train.precision=fp32 is faster here"]
+
+
+def _of_resizing(train: Train, steps_per_epoch: int, total: int) -> list[str]:
+    if not train.resize or to_steps(train.resize[-1].until, steps_per_epoch, total) < total:
+        return []
+    return [
+        f"train.resize: the last size lasts until {train.resize[-1].until}, the run's end: "
+        "nothing is trained on whole pictures"
+    ]
 
 
 def _of_branches(model: AttentionCnnModel) -> list[str]:

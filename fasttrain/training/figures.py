@@ -22,15 +22,11 @@ class Figures:
         step: Counts on the device.
         clock: Says how fast it went.
         plan: Names the batches.
-        size: Pictures in a batch, over all ranks.
         runtime: Adds over the ranks.
     """
 
-    def __init__(
-        self, step: TrainingStep, clock: Clock, plan: Plan, size: int, runtime: Runtime
-    ) -> None:
-        self._step, self._clock, self._plan = step, clock, plan
-        self._size, self._runtime = size, runtime
+    def __init__(self, step: TrainingStep, clock: Clock, plan: Plan, runtime: Runtime) -> None:
+        self._step, self._clock, self._plan, self._runtime = step, clock, plan, runtime
         self._readout = Readout()
 
     def take(self, done: int, epoch: int, rate: float) -> None:
@@ -50,7 +46,8 @@ class Figures:
             if bad < NEVER:
                 raise BadStepError(int(bad))
             done = int(label["step"])
-            steps, left_out = round(pictures / self._size), round(skipped / self._size)
+            size = self._plan.batch_size
+            steps, left_out = round(pictures / size), round(skipped / size)
             counters = self._step.counters
             left_out += counters.skipped_in_a_row
             counters.skipped_in_a_row = 0 if steps else left_out

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from fasttrain.config import Config
+from fasttrain.data.plan import Plan
+from fasttrain.errors import DivergedError, UserError
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.journal import Journal
-from fasttrain.runtime import Runtime
-from fasttrain.training import checkpoint
+from fasttrain.training import checkpoint, divergence
 from fasttrain.training.counters import NEVER
 from fasttrain.training.divergence import BadStepError
 from fasttrain.training.saving import Saver
@@ -21,11 +23,12 @@ class Keeper:
     """Has the run's state written when it is time, and takes it up again.
 
     Args:
+        config: The run.
         state: What is kept.
         saver: Writes it.
         folder: Where.
         timetable: When.
-        runtime: Where the run goes.
+        plan: Names the pictures of a bad batch.
         tell: Shows the user a line.
 
     Attributes:
@@ -34,15 +37,17 @@ class Keeper:
 
     def __init__(
         self,
+        config: Config,
         state: State,
         saver: Saver,
         folder: RunFolder,
         timetable: Timetable,
-        runtime: Runtime,
+        plan: Plan,
         tell: Callable[[str], None],
     ) -> None:
-        self._state, self._saver, self._folder = state, saver, folder
-        self._timetable, self._runtime, self._tell = timetable, runtime, tell
+        self._config, self._state, self._saver, self._folder = config, state, saver, folder
+        self._timetable, self._plan, self._tell = timetable, plan, tell
+        self._runtime = state.runtime
         self.saved, self._saved_at = 0, time.monotonic()
 
     def minutes_are_over(self) -> bool:
@@ -87,7 +92,11 @@ class Keeper:
         self.saved, self._saved_at = done, time.monotonic()
 
     def restore(self) -> int:
-        """Take everything up from the newest whole checkpoint; return the steps already done."""
+        """Take everything up from the newest whole checkpoint; return the steps already done.
+
+        Raises:
+            UserError: they are more than the run is to have.
+        """
         newest, passed_over = self._runtime.on_main(
             lambda: checkpoint.newest(self._folder.checkpoints)
         )
@@ -97,4 +106,43 @@ class Keeper:
             self._tell("there is no checkpoint yet: starts from the beginning")
             return 0
         self.saved, self._saver.written = self._state.restore(newest), newest
+        if self.saved > self._timetable.total:
+            raise UserError(
+                f"train.epochs: the run ends after {self._timetable.total} steps, and "
+                f"{self._folder.path} has gone {self.saved}; choose more epochs, or another "
+                "--run-dir"
+            )
         return self.saved
+
+    def go_back(self, step: int) -> int:
+        """After a bad step: take up the newest checkpoint's weights, as often as the run may.
+
+        The clock goes on: what was trained in vain took its time, too.
+
+        Args:
+            step: The bad one, counted from 0.
+
+        Returns:
+            The steps that were done when the checkpoint was made.
+
+        Raises:
+            DivergedError: it may not, or there is nothing to go back to.
+        """
+        self._saver.wait()
+        train = self._config.train
+        newest, _ = self._runtime.on_main(lambda: checkpoint.newest(self._folder.checkpoints))
+        rollbacks = self._state.rollbacks + 1
+        if train.on_divergence != "rollback" or newest is None or rollbacks > train.rollbacks:
+            raise DivergedError(self._describe_bad(step, newest.name if newest else None))
+        clock = self._state.clock.state()
+        kept = self._state.restore(newest)
+        self._state.clock.restore(clock)
+        self._state.rollbacks = rollbacks
+        return kept
+
+    def _describe_bad(self, step: int, good: str | None) -> str:
+        """What a user needs to look into a divergence; the whole batch stands in a file."""
+        indices = self._plan.batch(step).indices.tolist()
+        if self._runtime.is_main:
+            self._folder.write_divergence({"step": step + 1, "pictures": indices, "good": good})
+        return divergence.describe(step, indices, good, self._config.optim.lr)

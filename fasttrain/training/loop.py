@@ -9,42 +9,35 @@ from typing import Any
 
 from rich.console import Console
 
-from fasttrain import models
+from fasttrain import memory, models
 from fasttrain.config import Config
 from fasttrain.data.facts import Facts
 from fasttrain.data.store import Store
-from fasttrain.errors import DivergedError, StoppedError
+from fasttrain.errors import StoppedError
 from fasttrain.interrupts import StopRequest
 from fasttrain.observe import opening
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.heartbeat import Heartbeat
 from fasttrain.observe.journal import Journal, Record
-from fasttrain.redact import redact
-from fasttrain.runtime import Runtime, cpu_imitates_bf16
-from fasttrain.training import checkpoint, checks, divergence, optim, parts, result, schedule
-from fasttrain.training.average import Average
-from fasttrain.training.clock import Clock
+from fasttrain.runtime import Runtime
+from fasttrain.training import checkpoint, result
+from fasttrain.training.assembly import Assembly
 from fasttrain.training.divergence import BadStepError
-from fasttrain.training.figures import Figures
-from fasttrain.training.gaps import Gaps
-from fasttrain.training.keeping import Keeper
-from fasttrain.training.saving import Saver
-from fasttrain.training.scoring import Scoring, Where
-from fasttrain.training.state import State
-from fasttrain.training.step import TrainingStep
-from fasttrain.training.timetable import Timetable
+from fasttrain.training.scoring import Where
 from fasttrain.watchdog import Watchdog
 
 
 class Training:
-    """One run's parts, and the loop over them.
+    """The loop over a run's parts.
 
     Args:
         config: The run.
         runtime: Where it runs.
         store: The data set.
         folder: Where the main rank writes.
+        made: The parts.
         console: Where the main rank shows progress.
+        tell: Shows the user a line.
         stop: Whether this process was asked to stop.
         watchdog: Is told that the run is alive.
         heartbeat: Tells others.
@@ -57,55 +50,25 @@ class Training:
         runtime: Runtime,
         store: Store,
         folder: RunFolder,
+        made: Assembly,
         console: Console,
+        tell: Callable[[str], None],
         stop: StopRequest,
         watchdog: Watchdog,
         heartbeat: Heartbeat,
         started: Callable[[], None],
     ) -> None:
-        self.config, self.runtime, self.store = config, runtime, store
-        self.folder, self.console, self.stop, self.watchdog = folder, console, stop, watchdog
-        self._heartbeat, self._started = heartbeat, started
-        self.plan = parts.training_plan(config, store)
-        self.timetable = Timetable(config, self.plan.steps_per_epoch)
-        self.total = self.timetable.total
-        odd = checks.oddities(config, self.plan.steps_per_epoch)
-        imitated = runtime.device.type == "cpu" and cpu_imitates_bf16()
-        odd += checks.of_precision(config.train.precision, imitated)
-        odd += schedule.check(config.schedule, config.train.epochs, self.plan.steps_per_epoch)
-        for line in odd:
-            self._tell(f"warning: {line}")
-        self.loader, reason = parts.training_loader(config, store, self.plan, runtime)
-        runtime.synchronize()
-        result.forget_gpu_memory(runtime.device)
-        began = time.perf_counter()
-        self.model = parts.build_model(config, store, runtime)
-        runtime.synchronize()
-        self._initialize_seconds = time.perf_counter() - began
-        optimizer = optim.build(config.optim, self.model)
-        average = Average(self.model, config.train.ema) if config.train.ema else None
-        resizer = parts.resizer(config, store, self.plan.steps_per_epoch, runtime)
-        settings = parts.in_parts(config, runtime)
-        self.step = TrainingStep(
-            self.model, optimizer, runtime, settings, config.seed, average, resizer
-        )
-        self.scoring = Scoring(
-            config, store, runtime, folder, average.model if average else self.model
-        )
-        self.clock = Clock(Gaps() if runtime.device.type == "cuda" else None)
-        self.figures = Figures(self.step, self.clock, self.plan, config.data.batch_size, runtime)
-        self.state = State(
-            self.model, average, optimizer, self.step, self.clock, runtime,
-            self.plan.fingerprint(), store.digest,
+        self.config, self.runtime, self.store, self.folder = config, runtime, store, folder
+        self.console, self.stop, self.watchdog = console, stop, watchdog
+        self._made, self._tell, self._heartbeat, self._started = made, tell, heartbeat, started
+        self.timetable, self.total = made.timetable, made.timetable.total
+        self.loader, self.model, self.step, self.scoring = (
+            made.loader, made.model, made.step, made.scoring,
         )  # fmt: skip
-        self.saver = Saver(folder.checkpoints, config.checkpoint, self._tell)
-        self.keeper = Keeper(self.state, self.saver, folder, self.timetable, runtime, self._tell)
+        self.clock, self.figures, self.saver, self.keeper = (
+            made.clock, made.figures, made.saver, made.keeper,
+        )  # fmt: skip
         self._vote = runtime.vote()
-        self._where = (
-            f"{runtime.world} x {runtime.device.type}, {config.train.precision}, "
-            f"{'compiled' if runtime.compile else 'not compiled'}, "
-            f"loader {self.loader.name} ({reason})"
-        )
 
     def run(self, resume: bool, changed: bool = False) -> dict[str, Any]:
         """Train from the start or the newest checkpoint to the end; return the result.
@@ -199,6 +162,7 @@ class Training:
     def _settle(self) -> None:
         """Wait for the device, so that what it still had to do counts as training."""
         self.runtime.synchronize()
+        memory.trim()  # what other sizes of pictures have left lies in pieces
         self.figures.write(self.journal, wait=True)
         self.clock.lap("train")
 
@@ -241,38 +205,16 @@ class Training:
             f"{name} stopped {self.folder.path} at {at}; {kept}; go on with --run-dir "
             f"{self.folder.path} --resume"
         )
-        if self.runtime.is_main:  # before anything that may take long
-            self.folder.conclude("stopped", stopped.exit_code, str(stopped))
-            self.journal.hurry()
+        self.journal.hurry()
         raise stopped
 
     def _go_back(self, step: int) -> int:
-        """After a bad step: the next step of a run that goes back, as often as it may.
-
-        Raises:
-            DivergedError: it may not, or there is nothing to go back to.
-        """
-        self.saver.wait()
-        train = self.config.train
-        newest, _ = self.runtime.on_main(lambda: checkpoint.newest(self.folder.checkpoints))
-        rollbacks = self.state.rollbacks + 1
-        if train.on_divergence != "rollback" or newest is None or rollbacks > train.rollbacks:
-            raise DivergedError(self._describe_bad(step, newest.name if newest else None))
-        clock = self.clock.state()
-        kept = self.state.restore(newest)
-        self.clock.restore(clock)
-        self.state.rollbacks = rollbacks
+        """After a bad step: the next step of a run that goes back, as often as it may."""
+        kept = self.keeper.go_back(step)
         self.figures.forget()
         place = {"step": step + 1, "epoch": self.timetable.epoch(step + 1)}
         self.journal.write({"kind": "rollback", **place, "to": kept})
         return step + 1
-
-    def _describe_bad(self, step: int, good: str | None) -> str:
-        """What a user needs to look into a divergence; the whole batch stands in a file."""
-        indices = self.plan.batch(step).indices.tolist()
-        if self.runtime.is_main:
-            self.folder.write_divergence({"step": step + 1, "pictures": indices, "good": good})
-        return divergence.describe(step, indices, good, self.config.optim.lr)
 
     def _save(self, done: int) -> None:
         self.keeper.save(done, self.scoring.validated(done), self.journal)
@@ -287,14 +229,14 @@ class Training:
         if not self.runtime.is_main:
             return Journal(None)
         start = f"goes on at step {first}" if first else f"{self.total} steps"
-        self._tell(f"{self.folder.path}: {start}; {self._where}")
+        self._tell(f"{self.folder.path}: {start}; {self._made.where}")
         steps = (first, self.total)
         return opening.open_journal(
             self.config, self.folder, kept, steps, self.console, self._tell, self._heartbeat
         )
 
     def _begin_folder(self, first: int, changed: bool) -> list[Record]:
-        kept = opening.keep(self.folder, first, self.state.journal, changed)
+        kept = opening.keep(self.folder, first, self._made.state.journal, changed)
         self.folder.begin(self.config, kept, Facts.of(self.store).write(), first)
         return kept
 
@@ -315,7 +257,7 @@ class Training:
             "epochs": self.config.train.epochs,
             "steps": self.total,
             "batch_size": self.config.data.batch_size,
-            "initialize_seconds": self._initialize_seconds,
+            "initialize_seconds": self._made.initialize_seconds,
             **result.figures(self.clock),
             **result.of_gpu(self.runtime.device),
             "total_seconds": seconds,
@@ -323,8 +265,5 @@ class Training:
             "loader": self.loader.name,
             "device": self.runtime.device.type,
             "world": self.runtime.world,
-            **self.state.describe(),
+            **self._made.state.describe(),
         }
-
-    def _tell(self, line: str) -> None:
-        self.console.print(redact(line), highlight=False, soft_wrap=True)

@@ -53,10 +53,11 @@ class Resizer:
     ) -> None:
         self._size, self._total = size, total
         self.sizes = [scaled(size, each.scale) for each in resizes]
-        self._ends = [to_steps(each.until, steps_per_epoch, total) for each in resizes]
-        if self._ends != sorted(self._ends):
+        ends = [to_steps(each.until, steps_per_epoch, total) for each in resizes]
+        if ends != sorted(ends):
             moments = ", ".join(str(each.until) for each in resizes)
             raise UserError(f"train.resize: each entry ends after the one before it, not {moments}")
+        self._ends = [min(end, total) for end in ends]
         self._matrices = [
             Matrices(*(side.to(device) for side in matrices(size, small))) for small in self.sizes
         ]
@@ -77,8 +78,9 @@ class Resizer:
 
     def after(self, step: int) -> list[Matrices | None]:
         """What later steps than number `step` ask for, and that one does not."""
-        later = [*self._matrices, None]
-        return later[sum(end <= step for end in self._ends) + 1 :]
+        starts, ends = [0, *self._ends], [*self._ends, self._total]
+        found = zip([*self._matrices, None], starts, ends, strict=True)
+        return [matrices for matrices, start, end in found if step < start < end]
 
 
 def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from rich.console import Console
 
-from fasttrain import compiler, garbage, models
+from fasttrain import compiler, garbage, memory, models
 from fasttrain.compiled import CompiledCode, key
 from fasttrain.config import Config
 from fasttrain.data import sources
@@ -22,10 +22,11 @@ from fasttrain.observe import choosing, reporting
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.heartbeat import Heartbeat
 from fasttrain.observe.metrics import serving
-from fasttrain.observe.progress import working
+from fasttrain.observe.progress import Screen, working
 from fasttrain.redact import redact
 from fasttrain.runtime import Runtime
 from fasttrain.training import agreement, parts
+from fasttrain.training.assembly import assemble
 from fasttrain.training.loop import Training
 from fasttrain.watchdog import Watchdog
 
@@ -83,7 +84,7 @@ def _run(
 ) -> tuple[RunFolder, Result]:
     parts.check_world(config, runtime.world)
     if console is None or not runtime.is_main:
-        console = Console(stderr=True, markup=False, quiet=not runtime.is_main)
+        console = Screen(quiet=not runtime.is_main)
     folder = runtime.on_main(lambda: choosing.choose(config, run_dir, resume, changed))
     with ExitStack() as held:
         runtime.on_main(lambda: held.enter_context(folder.alone()))
@@ -115,7 +116,7 @@ def _train(
     )
     heartbeat = Heartbeat(folder, config, watchdog)
     tell = _teller(console)
-    with ExitStack() as held, runtime.explain_losses():
+    with ExitStack() as held, runtime.explain_losses(), _enough_memory(config):
         runtime.check_processes(config.train.processes)
         metrics = serving(config.track.metrics_port, heartbeat, tell)
         runtime.on_main(lambda: held.enter_context(metrics))
@@ -129,9 +130,11 @@ def _train(
         def started() -> None:
             compiled.seal()
             garbage.go_on()
+            memory.trim()
 
+        made = assemble(config, runtime, store, folder, tell)
         training = Training(
-            config, runtime, store, folder, console, stop, watchdog, heartbeat, started
+            config, runtime, store, folder, made, console, tell, stop, watchdog, heartbeat, started
         )
         return training.run(resume, changed)
 
@@ -165,6 +168,18 @@ def _tell_hang(runtime: Runtime, folder: RunFolder, line: str) -> None:
 
 def _teller(console: Console) -> Callable[[str], None]:
     return lambda line: console.print(redact(line), highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _enough_memory(config: Config) -> Iterator[None]:
+    """Turn a GPU that is full into one line: to start again, as after a crash, would not help."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size}: the GPU's memory is used up; choose a "
+            "smaller one, or train.accumulate=N, which takes it in N parts"
+        ) from error
 
 
 @contextmanager

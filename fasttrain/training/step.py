@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fasttrain import memory
 from fasttrain.config import Train
 from fasttrain.data.loader import Pictures
 from fasttrain.data.mixing import label_weights, mix, swap
@@ -185,6 +186,7 @@ class TrainingStep:
             for _ in range(_CALLS_TO_RECORD if self._graphs else 1):
                 self._backward(_cut(pictures, self._parts)[-1], smaller)
                 self._optimizer.zero_grad()  # a recorded graph writes its gradients anew
+            memory.trim()
         for buffer, old in zip(buffers, before, strict=True):
             buffer.copy_(old)
 

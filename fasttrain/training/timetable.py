@@ -26,7 +26,8 @@ class Timetable:
         self._evaluation = self._steps(config.train.evaluate_every)
         every = config.checkpoint.every
         timed = every is not None and every.unit == "min"
-        self.save_seconds = 60 * every.value if every is not None and timed else None
+        seconds = 60 * every.value if every is not None and timed else 0
+        self.save_seconds = seconds or None
         self._save = self.total if every is None or timed else self._steps(every)
 
     def factor(self, step: int) -> float:

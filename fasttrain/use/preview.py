@@ -54,7 +54,7 @@ class Excerpt(Plan):
         partners = np.minimum(own ^ 1, len(whole.indices) - 1)
         rows = np.stack([own, partners], axis=1).ravel()
         draws = {name: values[rows] for name, values in whole.draws.items()}
-        return Batch(epoch, whole.indices[rows], draws, len(rows))
+        return Batch(whole.indices[rows], draws, len(rows))
 
 
 def preview(config: Config, path: Path, pictures: int, epochs: int) -> None:

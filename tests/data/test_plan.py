@@ -52,7 +52,7 @@ def make(
 
 def same(one: Batch, other: Batch) -> bool:
     return (
-        (one.step, one.valid) == (other.step, other.valid)
+        one.valid == other.valid
         and np.array_equal(one.indices, other.indices)
         and one.draws.keys() == other.draws.keys()
         and all(np.array_equal(one.draws[name], other.draws[name]) for name in one.draws)
@@ -65,7 +65,7 @@ def joined(batches: Sequence[Batch]) -> Batch:
         name: np.concatenate([batch.draws[name] for batch in batches]) for name in batches[0].draws
     }
     indices = np.concatenate([batch.indices for batch in batches])
-    return Batch(batches[0].step, indices, draws, sum(batch.valid for batch in batches))
+    return Batch(indices, draws, sum(batch.valid for batch in batches))
 
 
 def is_uniform(counts: NDArray[np.int64]) -> bool:

@@ -35,7 +35,14 @@ def test_what_looks_like_a_key_is_masked(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["lr=0.1", "sha256 " + "7f3a" * 16, "commit 9d2942d0aa11", "data.path=/data/tokens", "key: 3"],
+    [
+        "lr=0.1",
+        "sha256 " + "7f3a" * 16,
+        "commit 9d2942d0aa11",
+        "data.path=/data/tokens",
+        "key: 3",
+        f"snapshots/{'9d2942d0aa11' * 3}9d29/train",
+    ],
 )
 def test_what_does_not_is_left_alone(text: str) -> None:
     assert redact(text) == text

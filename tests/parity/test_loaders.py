@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -158,6 +159,32 @@ def test_loaders_round_warps_and_colours_alike(
             assert off.max() <= tolerance
             assert (off > 0).float().mean() < 1e-3
             assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+class Watched(TrainingPlan):
+    """Remembers the last batch that was asked for."""
+
+    last = -1
+
+    def locate(self, step: int, shard: Shard) -> tuple[int, slice, int]:
+        self.last = max(self.last, step)
+        return super().locate(step, shard)
+
+
+@pytest.mark.parametrize("name", ["resident", "dali"])
+def test_no_more_batches_lie_ready_than_is_said(name: ResolvedLoader, split: Split) -> None:
+    """A benchmark relies on it; the reference loader's plan is asked in other processes."""
+    plan = Watched(np.arange(90), 10, seed=11, augment=(Flip(),), size=(32, 32))
+    loader = make_loader(
+        name, split, plan, Shard(), Transform((Flip(),), MEAN, STD), torch.device("cpu")
+    )
+    batches = loader.batches(0, 9)
+    for step in range(4):
+        next(batches)
+        time.sleep(0.1)
+        assert plan.last == step + loader.ahead
+    batches.close()
+    loader.close()
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -197,6 +197,15 @@ def test_other_settings_are_refused_with_the_difference_unless_told(
     assert "goes on at step 9;" in train(changed, tmp_path / "run", resume=True, changed=True)
 
 
+def test_fewer_epochs_than_are_done_are_refused_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(monkeypatch, 10, tmp_path / "run")
+    with pytest.raises(UserError, match=r"ends after 6 steps, and .*run has gone 9; choose more"):
+        train(recipe(epochs=1), tmp_path / "run", resume=True, changed=True)
+    assert "goes on at step 9;" in train(recipe(), tmp_path / "run", resume=True)
+
+
 def test_how_it_is_executed_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt(monkeypatch, 10, tmp_path / "run")
     changed = recipe(cuda_graphs=False, watchdog="5min")

@@ -7,8 +7,9 @@ import platform
 import pytest
 import torch
 
+from fasttrain.config import Config
 from fasttrain.runtime import cpu_imitates_bf16
-from fasttrain.training.checks import of_precision
+from fasttrain.training.checks import oddities, of_precision
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,10 @@ def test_imitated_bf16_is_said_to_be_slow() -> None:
     assert "train.precision=fp32" in line
     assert of_precision("fp32", imitated=True) == []
     assert of_precision("bf16", imitated=False) == []
+
+
+@pytest.mark.parametrize(("until", "odd"), [("90%", False), ("100%", True), ("30epochs", True)])
+def test_a_run_that_never_sees_whole_pictures_is_odd(until: str, odd: bool) -> None:
+    train = {"epochs": 10, "resize": [{"scale": 0.5, "until": until}]}
+    lines = oddities(Config.model_validate({"train": train}), steps_per_epoch=7)
+    assert [f"until {until}," in line for line in lines] == [True] * odd

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import torch
 from rich.console import Console
 
 from fasttrain import compiler
-from fasttrain.config import Config, Train
+from fasttrain.config import Checkpoint, Config, Train
 from fasttrain.data import sources
 from fasttrain.data.shapes import ShapesSource
 from fasttrain.errors import UserError
@@ -25,6 +27,7 @@ from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint
 from fasttrain.training.checkpoint import Snapshot
 from fasttrain.training.run import run
+from fasttrain.training.step import TrainingStep
 from fasttrain.use.evaluate import evaluate
 
 QUIET = Console(quiet=True)
@@ -69,6 +72,40 @@ def test_a_run_without_its_last_checkpoint_is_not_complete(
     run(recipe(), folder, resume=True, console=QUIET)
     assert RunFolder(folder).finished() is not None
     assert checkpoint.newest(folder / "checkpoints")[0] == folder / f"checkpoints/step-{LAST:08d}"
+
+
+def test_a_gpu_that_is_full_is_the_users_to_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no crash, which a scheduler would try again and again."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(TrainingStep, "__call__", full)
+    with pytest.raises(UserError, match=r"data\.batch_size=16: .*train\.accumulate=N"):
+        run(recipe(), tmp_path / "run", console=QUIET)
+    assert '"refused"' in (tmp_path / "run/outcome.json").read_text()
+
+
+def test_a_viewer_that_goes_away_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    gone = os.fdopen(writes, "w")
+    monkeypatch.setattr(sys, "stderr", gone)
+    run(recipe(), tmp_path / "run")
+    with suppress(BrokenPipeError):  # what it still holds has no way to go
+        gone.close()
+    assert RunFolder(tmp_path / "run").finished() is not None
+
+
+def test_no_minutes_between_checkpoints_are_one_at_the_end(tmp_path: Path) -> None:
+    config = recipe().model_copy(update={"checkpoint": Checkpoint(every="0min", keep=9)})
+    run(config, tmp_path / "run", console=QUIET)
+    kept = [path.name for path in (tmp_path / "run/checkpoints").glob("step-*")]
+    assert kept == [f"step-{LAST:08d}"]
 
 
 def test_an_old_checkpoint_that_resists_costs_no_new_one(

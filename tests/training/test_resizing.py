@@ -51,6 +51,13 @@ def test_the_phases_are_the_sizes_of_all_steps() -> None:
     assert whole.phases() == [((16, 16), 100)]
 
 
+def test_a_size_that_outlasts_the_run_is_its_last() -> None:
+    found = resizer(HALF, Resize(scale=0.75, until="20epochs"))  # of ten
+    assert found.phases() == [((16, 16), 20), ((24, 24), 80)]
+    assert [len(by.rows) for by in found.after(0) if by] == [24]
+    assert found.after(20) == []
+
+
 def test_entries_that_end_too_early_are_refused() -> None:
     with pytest.raises(UserError, match=r"train\.resize: each entry ends after the one before it"):
         resizer(MOST, HALF)
