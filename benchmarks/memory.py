@@ -22,7 +22,7 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool, keep: Path) -
 
     The runs lie in `keep`.
     """
-    repetitions = 1 if quick else 5
+    repetitions = 1 if quick else 3
     words = [*overrides, "train.epochs=1"]
     runs: dict[str, list[float]] = {name: [] for name in _ENVIRONMENTS}
     for repetition in range(repetitions):

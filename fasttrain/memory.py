@@ -1,9 +1,9 @@
 """What the C library does with memory that a training step frees.
 
 glibc hands large blocks back to the system at once (mallopt(3), M_MMAP_THRESHOLD), so each step
-has all its activations mapped and cleared again, page by page: more than a quarter of its time,
-where batches are large and cores are few. Kept by the process they are simply used again. Beside
-a GPU it is the plan of an epoch that is made anew so often.
+has all its activations mapped and cleared again, page by page. Kept by the process they are simply
+used again (`python -m benchmarks memory` measures what that brings). Beside a GPU it is the plan of
+an epoch that is made anew so often.
 """
 
 from __future__ import annotations
