@@ -18,7 +18,7 @@ from tests.distributed.launching import ROOT
 
 MULTI_NODE = ROOT / "launch" / "accelerate" / "multi_node.yaml"
 PORT = 29500
-_TOOLS = ("ip", "unshare", "hostname")
+_TOOLS = ("ip", "unshare", "hostname", "taskset")
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,16 @@ class Host:
     number: int
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """What runs `words` on this host."""
+        """What runs `words` on this host, which has one core."""
         named = ["unshare", "--uts", "sh", "-c", f'hostname {self.name}; exec "$@"', "sh"]
-        return ["ip", "netns", "exec", self.name, *named, *words]
+        return on_cores(["ip", "netns", "exec", self.name, *named, *words], self.number)
+
+
+def on_cores(command: Sequence[str], *numbers: int) -> list[str]:
+    """The command, on some of this machine's cores: how many there are decides the rounding."""
+    cores = sorted(os.sched_getaffinity(0))
+    chosen = {str(cores[number % len(cores)]) for number in numbers}
+    return ["taskset", "--cpu-list", ",".join(sorted(chosen)), *command]
 
 
 @dataclass(frozen=True)

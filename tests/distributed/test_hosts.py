@@ -13,7 +13,7 @@ import pytest
 from fasttrain.observe import journal
 from fasttrain.use.status import status
 from tests.distributed.endings import ENDLESS, RUN, Run, launched
-from tests.distributed.hosts import Hosts, two_hosts
+from tests.distributed.hosts import Hosts, on_cores, two_hosts
 
 STEPS, TEST_PICTURES = 300, 2000  # of the generated set
 SETTINGS = {
@@ -66,9 +66,9 @@ def test_the_doctor_sees_both_hosts(hosts: Hosts, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two ranks on one host."""
+    """Two ranks on one host, which has the cores of both."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    with Run(folder, SETTINGS, launched(2)).start() as run:
+    with Run(folder, SETTINGS, on_cores(launched(2), 0, 1)).start() as run:
         assert run.wait_until_gone() == 0, run.log
     return folder
 
