@@ -17,6 +17,7 @@ from fasttrain.interrupts import follow_launcher
 from fasttrain.redact import redact
 
 PATH = click.Path(path_type=Path)
+TTA = click.Choice(["none", "flip", "shift"])  # a configuration's `train.tta`
 
 
 class Group(click.Group):
@@ -91,9 +92,6 @@ def _tell(message: str, code: int) -> int:
     with suppress(OSError):  # nobody may be there to read it
         click.echo(redact(f"fasttrain{place}: {message}"), err=True)
     return code
-
-
-TTA = click.Choice(["none", "flip", "shift"])  # a configuration's `train.tta`
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

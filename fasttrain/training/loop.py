@@ -162,7 +162,6 @@ class Training:
     def _settle(self) -> None:
         """Wait for the device, so that what it still had to do counts as training."""
         self.runtime.synchronize()
-        memory.trim()  # what other sizes of pictures have left lies in pieces
         self.figures.write(self.journal, wait=True)
         self.clock.lap("train")
 
@@ -171,6 +170,7 @@ class Training:
         if not self.scoring.has(split):
             return
         self.keeper.look_for_bad_steps()  # a score would not tell which it was
+        memory.trim()  # what training has left lies in pieces, too small for other shapes
         if self.scoring.warm_up(split):
             self._started()
         self.clock.lap("compile")
