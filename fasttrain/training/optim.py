@@ -22,10 +22,15 @@ class Optimizers:
 
     Args:
         members: By name, which state files use.
+        named: The parameters by name, which state files use, too: where one stands in a member
+            depends on settings that may be changed when a run goes on.
     """
 
-    def __init__(self, members: Mapping[str, torch.optim.Optimizer]) -> None:
+    def __init__(
+        self, members: Mapping[str, torch.optim.Optimizer], named: Mapping[str, nn.Parameter]
+    ) -> None:
         self._members = dict(members)
+        self._names = {id(weight): name for name, weight in named.items()}
         self._groups = [group for each in members.values() for group in each.param_groups]
         self._rates = [float(group["lr"]) for group in self._groups]
 
@@ -57,23 +62,42 @@ class Optimizers:
 
     def state_dict(self) -> dict[str, Any]:
         """What the optimisers remember of each parameter; their settings are in the config."""
-        return {name: member.state_dict()["state"] for name, member in self._members.items()}
+        return {
+            key: {
+                name: member.state[weight]
+                for name, weight in self._weights(member).items()
+                if weight in member.state  # to ask for what is not there would make it
+            }
+            for key, member in self._members.items()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what was remembered.
 
         Raises:
-            UserError: it is the state of other optimisers.
+            UserError: it is the state of other optimisers, or of other parameters.
         """
         if state.keys() != self._members.keys():
             raise UserError(
                 f"the checkpoint was trained with {' and '.join(state)}, not with "
                 f"{' and '.join(self._members)}; resume with the run's own config.yaml"
             )
-        for name, member in self._members.items():
+        for key, member in self._members.items():
+            places = {name: place for place, name in enumerate(self._weights(member))}
+            if unknown := [str(name) for name in state[key] if name not in places]:
+                raise UserError(
+                    f"the checkpoint remembers '{unknown[0]}' for {key}, which has no such weight "
+                    "here; resume with the run's own config.yaml"
+                )
+            remembered = {places[name]: found for name, found in state[key].items()}
             settings = member.state_dict()["param_groups"]
-            member.load_state_dict({"state": state[name], "param_groups": settings})
+            member.load_state_dict({"state": remembered, "param_groups": settings})
         self._groups = [group for each in self._members.values() for group in each.param_groups]
+
+    def _weights(self, member: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
+        """A member's parameters in its own order."""
+        every = [weight for group in member.param_groups for weight in group["params"]]
+        return {self._names[id(weight)]: weight for weight in every}
 
 
 def _begin_momentum(member: torch.optim.Optimizer) -> None:
@@ -93,8 +117,8 @@ def build(optim: config.Optim, model: nn.Module) -> Optimizers:
     """Build the optimisers that `optim` describes over the model's trainable parameters."""
     named = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     if not isinstance(optim, config.Muon):
-        return Optimizers({optim.name: _build_one(optim, named)})
-    kernels = {name: weight for name, weight in named.items() if _is_hidden_matrix(name, weight)}
+        return Optimizers({optim.name: _build_one(optim, named)}, named)
+    kernels = _hidden_matrices(named)
     others = {name: weight for name, weight in named.items() if name not in kernels}
     members: dict[str, torch.optim.Optimizer] = {}
     if kernels:
@@ -102,7 +126,7 @@ def build(optim: config.Optim, model: nn.Module) -> Optimizers:
         members["muon"] = Muon(kernels.values(), **settings)
     if others:
         members[optim.rest.name] = _build_one(optim.rest, others)
-    return Optimizers(members)
+    return Optimizers(members, named)
 
 
 def parameter_groups(
@@ -123,23 +147,19 @@ def parameter_groups(
         spared = not decay or (weight.ndim < 2 and not decay_biases)
         groups.setdefault(spared, []).append(weight)
     return [
-        {"params": groups[spared], "weight_decay": 0.0 if spared else decay}
-        for spared in sorted(groups)  # checkpoints name a weight by its place in here
+        {"params": weights, "weight_decay": 0.0 if spared else decay}
+        for spared, weights in sorted(groups.items())
     ]
 
 
-def _is_of_head(name: str) -> bool:
-    """Whether a parameter is of the output layer, which all families call `head`."""
-    return "head" in name.split(".")
+def _hidden_matrices(named: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """What Muon takes: every matrix and kernel but the last, that of the output layer.
 
-
-def _is_hidden_matrix(name: str, weight: nn.Parameter) -> bool:
-    """Whether Muon takes a parameter: every matrix and kernel but those of the output layers.
-
-    Their rows are classes and no directions in a space of features (Jordan et al., 2024, section
+    Its rows are classes and no directions in a space of features (Jordan et al., 2024, section
     "Empirical considerations").
     """
-    return weight.ndim >= 2 and not _is_of_head(name)
+    matrices = {name: weight for name, weight in named.items() if weight.ndim >= 2}
+    return dict(list(matrices.items())[:-1])
 
 
 def _build_one(

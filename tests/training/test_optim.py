@@ -11,7 +11,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from fasttrain.config import Optim
+from fasttrain import models
+from fasttrain.config import Config, Optim
 from fasttrain.errors import UserError
 from fasttrain.training import optim
 from fasttrain.training.optim import Optimizers, parameter_groups
@@ -169,6 +170,25 @@ def test_muon_takes_the_kernels_and_leaves_the_head_and_the_vectors() -> None:
     assert found == {"muon": kernels, "adamw": set(names.values()) - kernels}
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"family": "cnn"},
+        {"family": "attention_cnn", "head": {"hidden": [16]}},
+        {"family": "wide_resnet"},
+        {"family": "whitened_cnn"},
+    ],
+    ids=lambda settings: settings["family"],
+)
+def test_the_last_matrix_of_every_family_is_that_of_the_classes(network: dict[str, Any]) -> None:
+    model = models.build(Config.model_validate({"model": network}).model, 7)
+    optimizer = optim.build(settings(name="muon"), model)
+    (group,) = optimizer._members["muon"].param_groups
+    taken = {id(each) for each in group["params"]}
+    learnt = [each for each in model.parameters() if each.ndim > 1 and each.requires_grad]
+    assert [len(each) for each in learnt if id(each) not in taken] == [7]
+
+
 # Rates
 
 
@@ -235,6 +255,26 @@ def test_settings_come_from_the_configuration_and_not_from_the_state() -> None:
     give_gradients(model, 0)
     second.step()
     assert [(group["lr"], group["momentum"]) for group in second._groups] == [(0.3, 0.5)]
+
+
+def test_a_weight_keeps_its_own_momentum_when_decay_begins() -> None:
+    """Which puts matrices ahead of all that is not decayed, so that places change."""
+    model = network()
+    first = optim.build(settings(momentum=0.9), model)
+    train(model, first, range(2))
+    second = optim.build(settings(momentum=0.9, weight_decay=0.1), model)
+    second.load_state_dict(first.state_dict())
+    (old,), (new,) = first._members.values(), second._members.values()
+    for weight in model.parameters():
+        kept = new.state[weight]["momentum_buffer"]
+        assert torch.equal(kept, old.state[weight]["momentum_buffer"])
+
+
+def test_the_state_of_another_network_is_refused() -> None:
+    state = optim.build(settings(name="adamw"), network()).state_dict()
+    state["adamw"]["another.weight"] = {}
+    with pytest.raises(UserError, match=r"'another\.weight' for adamw"):
+        optim.build(settings(name="adamw"), network()).load_state_dict(state)
 
 
 def test_a_state_holds_plain_data_only() -> None:
