@@ -53,6 +53,8 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
             runs[name].append(variant.images_per_second(batch, steps[name]))
     summary = summarize(base.model, len(bench.store.classes), bench.store.size)
     recipe, place = " ".join([config.stem, *overrides]), bench.runtime.device.type
+    # Matrix products of fp32 go through the tensor cores there, rounded (`runtime`).
+    place += " (fp32 as TF32)" * (place == "cuda")
     return Outcome(
         title=f"the step of {recipe}, each line with all above it, on {place}",
         unit="images/s",

@@ -125,7 +125,7 @@ def load(path: Path) -> Answers:
         with np.load(path, allow_pickle=False) as columns:
             return Answers(**{field.name: columns[field.name] for field in fields(Answers)})
     except _READ_ERRORS as error:
-        raise UserError(f"{path}: not whole; evaluate the run anew: {error}") from error
+        raise UserError(f"{path}: not whole: {error}; delete it") from error
 
 
 def interval(share: float, count: int) -> tuple[float, float]:

@@ -172,4 +172,7 @@ def loader(
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Batches(config, part, Rank(torch.device(device), rank, world, compile))
+    where = torch.device(device)
+    if where.type not in ("cuda", "cpu"):
+        raise UserError(f"device={where}: pictures are delivered on 'cuda' or 'cpu'")
+    return Batches(config, part, Rank(where, rank, world, compile))

@@ -16,6 +16,7 @@ from fasttrain.data import loader, sources
 from fasttrain.data.store import cache_folder
 from fasttrain.errors import FasttrainError, UserError
 from fasttrain.files import check_writable
+from fasttrain.launcher import usable_cores
 from fasttrain.observe import environment
 from fasttrain.runtime import cpu_imitates_bf16
 
@@ -55,8 +56,7 @@ def _device() -> Finding:
     names = environment.gpus()
     if names:
         return True, f"{len(names)} x {names[0]}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return True, f"CPU: {environment.processor()}, {cores} cores; torch sees no NVIDIA GPU"
+    return True, f"CPU: {environment.processor()}, {usable_cores()} cores; torch sees no NVIDIA GPU"
 
 
 def _precision() -> Finding:

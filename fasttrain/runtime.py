@@ -28,6 +28,7 @@ from fasttrain.compiler import settle
 from fasttrain.config import Train
 from fasttrain.errors import UserError
 from fasttrain.interrupts import follow_launcher
+from fasttrain.launcher import local_world, processes_asked_for, usable_cores
 from fasttrain.peers import check_launch, explained, lost, not_joined
 from fasttrain.vote import Vote
 
@@ -241,11 +242,6 @@ def cpu_imitates_bf16() -> bool:
     return not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def local_world() -> int:
-    """Return the number of ranks that the launcher started on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
 def _limit_threads() -> None:
     """Share the cores among this machine's ranks, unless the user has decided.
 
@@ -254,8 +250,7 @@ def _limit_threads() -> None:
     decided = os.environ.get("OMP_NUM_THREADS")
     launched = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
     if decided is None or (launched and decided == "1"):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, (cores or 1) // local_world()))
+        torch.set_num_threads(max(1, usable_cores() // local_world()))
 
 
 def _check_gpus(train: Train) -> None:
@@ -286,31 +281,7 @@ def _check_processes(wanted: int | None, by: str, world: int) -> None:
 
 
 def _asked_of_launcher() -> int | None:
-    """The number of processes that the `accelerate launch` which started us was told to start."""
-    import psutil
-    import yaml
+    """The number of processes that `accelerate launch` was told to start, if it started us."""
     from accelerate.commands.config.config_args import default_config_file
 
-    parent = psutil.Process().parent()
-    if "WORLD_SIZE" in os.environ or parent is None:
-        return None
-    try:
-        words = [part for word in parent.cmdline() for part in word.split("=", 1)]
-    except psutil.Error:
-        return None
-    # `accelerate launch`, `accelerate-launch` and `python -m accelerate.commands.launch`
-    if not any("accelerate" in word for word in words) or not any(
-        word.endswith("launch") for word in words
-    ):
-        return None
-    options = {word.replace("-", "_").lstrip("_"): at for at, word in enumerate(words)}
-    if "num_processes" in options:
-        return int(words[options["num_processes"] + 1])
-    if "config_file" in options:
-        file = Path(words[options["config_file"] + 1])
-    elif "--cpu" in words:
-        return None  # then the launcher reads no file
-    else:
-        file = Path(default_config_file)
-    settings = yaml.safe_load(file.read_text()) if file.is_file() else {}
-    return int(settings.get("num_processes", 1))
+    return processes_asked_for(Path(default_config_file))

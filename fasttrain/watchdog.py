@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from fasttrain.files import explain_write_errors
+
 _BETWEEN_CALLS = 1.0  # seconds: setting the alarm starts a thread
 _GRACE = 5.0  # seconds in which a process that hangs may still say so
 
@@ -48,10 +50,11 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         if self.seconds is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            if self._path.exists() and self._path.stat().st_size:  # of a process before this one
-                self._path.rename(self._path.with_suffix(f".{time.time_ns()}.txt"))
-            self._file = self._path.open("w")
+            with explain_write_errors(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                if self._path.exists() and self._path.stat().st_size:  # of an earlier process
+                    self._path.rename(self._path.with_suffix(f".{time.time_ns()}.txt"))
+                self._file = self._path.open("w")
             self.alive()
             watch = (self.seconds, self._file)
             threading.Thread(target=self._watch, args=watch, name="watchdog", daemon=True).start()

@@ -103,6 +103,12 @@ def test_a_part_without_pictures_is_refused(config: fasttrain.Config) -> None:
         fasttrain.loader(config.model_copy(update={"data": data}), "validation")
 
 
+def test_a_device_of_another_kind_is_refused(config: fasttrain.Config) -> None:
+    for part in ("train", "test"):
+        with pytest.raises(fasttrain.UserError, match="device=mps"):
+            fasttrain.loader(config, part, device="mps")
+
+
 def test_what_is_offered_is_there_and_nothing_else() -> None:
     assert fasttrain.__all__ == api.__all__
     for name in fasttrain.__all__:

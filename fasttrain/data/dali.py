@@ -71,6 +71,7 @@ class DaliLoader:
             let_go(split.images)
         self._labels = torch.from_numpy(np.asarray(split.labels)).to(device)
         self._steps: Iterator[int] = iter(())
+        self._pass = 0
         self._in_flight: deque[tuple[Batch, dict[str, Any]]] = deque()
         self._not_taken: dict[str, Any] = {}
         self._in_use: deque[tuple[object, torch.cuda.Event]] = deque()
@@ -78,7 +79,7 @@ class DaliLoader:
         # Where nothing differs from picture to picture, a batch is one tall picture to DALI: what
         # it does for each picture that it knows of would be three tenths of all the time.
         self._as_one = not _input_names(transform)
-        self._pipeline = _pipeline(
+        self._pipeline: Any = _pipeline(
             self._next_pictures,
             self._next_draws,
             transform,
@@ -86,14 +87,20 @@ class DaliLoader:
             self._on_gpu,
             batch_size=1 if self._as_one else plan.batch_size // shard.world,
             num_threads=max(threads, 1),
-            device_id=(device.index or 0) if self._on_gpu else None,
+            device_id=device.index if self._on_gpu else None,
             prefetch_queue_depth=_PREFETCH,
         )
         self._pipeline.build()
 
     def batches(self, first: int, last: int) -> Iterator[Pictures]:
-        """Yield this rank's slices of batches `first` to `last - 1`."""
+        """Yield this rank's slices of batches `first` to `last - 1`.
+
+        Raises:
+            RuntimeError: another pass has begun meanwhile: there is one pipeline for all.
+        """
         self._drain()
+        self._pass += 1
+        this = self._pass
         self._steps = iter(range(first, last))
         self._pipeline.schedule_run()
         for _ in range(first, last):
@@ -106,6 +113,8 @@ class DaliLoader:
                 yield Pictures(images, self._labels[indices], batch.valid, mixing)
             finally:
                 self._keep_while_read((images, inputs))
+            if this != self._pass:
+                raise RuntimeError("another pass over this loader has begun, which ended this one")
 
     def _keep_while_read(self, batch: object) -> None:
         """Hold a delivered batch until the GPU has done what was asked of it so far.
@@ -125,7 +134,7 @@ class DaliLoader:
 
     def close(self) -> None:
         """End DALI's threads and free its buffers."""
-        del self._pipeline
+        self._pipeline = None
         self._in_flight.clear()
         self._in_use.clear()
 

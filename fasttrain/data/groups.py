@@ -16,7 +16,9 @@ import torch
 from fasttrain.data.loader import Loader, Pictures
 from fasttrain.data.plan import Array, Batch, Plan, Shard, TrainingPlan
 
-_MOST_NUMBERS = 32_000_000  # in a group, at most, unless one batch has more; 128 MB of float32
+# In a group, at most, unless one batch has more: 128 MB of float32, and no more pictures than rows
+# in a grid of CUDA's, of which DALI's kernels take one for each.
+_MOST_NUMBERS, _MOST_PICTURES = 32_000_000, 65_535
 
 
 def batches_at_once(plan: Plan, share: int, size: tuple[int, int]) -> int:
@@ -24,7 +26,7 @@ def batches_at_once(plan: Plan, share: int, size: tuple[int, int]) -> int:
 
     As many as fit, but in equal groups: the last one of an epoch is filled up.
     """
-    most = max(_MOST_NUMBERS // (share * 3 * size[0] * size[1]), 1)
+    most = max(min(_MOST_NUMBERS // (3 * size[0] * size[1]), _MOST_PICTURES) // share, 1)
     groups = -(-plan.steps_per_epoch // most)
     return -(-plan.steps_per_epoch // groups)
 

@@ -55,11 +55,14 @@ class Loader(Protocol):
     ahead: int
 
     def batches(self, first: int, last: int) -> Iterator[Pictures]:
-        """Yield this rank's slices of batches `first` to `last - 1`, in order."""
+        """Yield this rank's slices of batches `first` to `last - 1`, in order.
+
+        One pass at a time: where another has begun, what is left of this one may be lost.
+        """
         ...
 
     def close(self) -> None:
-        """End helper threads and processes."""
+        """End helper threads and processes; nothing more the second time."""
         ...
 
 
@@ -110,6 +113,9 @@ def make_loader(
 
     `workers` is the number of DALI's threads or of the reference loader's processes.
     """
+    if device.type == "cuda":  # DALI asks for its number, and does not know torch's current one
+        index = torch.cuda.current_device() if device.index is None else device.index
+        device = torch.device("cuda", index)
     match name:
         case "dali":
             from fasttrain.data.dali import DaliLoader

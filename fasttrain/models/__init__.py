@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from fasttrain.errors import UserError
 from fasttrain.models.attention_cnn import AttentionCNN
 from fasttrain.models.cnn import CNN
 from fasttrain.models.whitened_cnn import WhitenedCNN
+from fasttrain.models.whitening import Whitening
 from fasttrain.models.wide_resnet import WideResNet
 
 _FAMILIES: dict[str, Callable[[Any, int], nn.Module]] = {
@@ -52,14 +53,14 @@ def check(model: Model, size: tuple[int, int]) -> None:
         )
 
 
-def look_at(model: nn.Module, pictures: Callable[[], Tensor]) -> None:
-    """Let a network whose first layer depends on the data see (N, 3, H, W) training pictures.
+def look_at(model: nn.Module, pictures: Iterable[Tensor]) -> None:
+    """Let a network that whitens see training pictures, (N, 3, H, W) and normalised, part by part.
 
-    Such a network has a method of this name; for others they are not even fetched.
+    For other networks none is fetched.
     """
-    look = getattr(model, "look_at", None)
-    if look is not None:
-        look(pictures())
+    for layer in model.modules():
+        if isinstance(layer, Whitening):
+            layer.look_at(pictures)
 
 
 def set_temperature(model: nn.Module, value: float) -> None:

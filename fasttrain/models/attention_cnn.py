@@ -65,11 +65,6 @@ class AttentionCNN(nn.Module):
         logits: Tensor = self.head(images)
         return logits
 
-    def look_at(self, images: Tensor) -> None:
-        """Set the whitening by (N, 3, H, W) normalised training pictures, where there is one."""
-        if self.whitening is not None:
-            self.whitening.look_at(images)
-
 
 def _blocks(model: AttentionCnnModel, channels: int) -> Iterator[AttentionBlock]:
     """The blocks of all stages; the chance to be left out grows linearly with the depth."""

@@ -36,10 +36,6 @@ class WhitenedCNN(nn.Module):
         logits: Tensor = self.head(global_max_pool(features)) * self.scale
         return logits
 
-    def look_at(self, images: Tensor) -> None:
-        """Learn from (N, 3, H, W) normalised training pictures what patches look like."""
-        self.whitening.look_at(images)
-
 
 def _groups(model: WhitenedCnnModel, inputs: int) -> Iterator[nn.Module]:
     for width in map(model.scaled, model.widths):

@@ -7,13 +7,13 @@ Shapes: B pictures of H x W pixels, patches of p x p.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasttrain import config
-
-_AT_ONCE = 250  # pictures: their patches take some 100 MB
 
 
 class Whitening(nn.Module):
@@ -42,13 +42,14 @@ class Whitening(nn.Module):
         return F.conv2d(images, self.weight, self.bias)
 
     @torch.no_grad()
-    def look_at(self, images: Tensor) -> None:
-        """Set the kernels by the patches of (N, 3, H, W) normalised pictures."""
-        covariance, count = images.new_zeros(1, dtype=torch.float64), 0
-        for some in torch.split(images, _AT_ONCE):
-            patches = some.double().unfold(2, self._patch, 1).unfold(3, self._patch, 1)
+    def look_at(self, pictures: Iterable[Tensor]) -> None:
+        """Set the kernels by the patches of normalised pictures, (N, 3, H, W) at a time."""
+        covariance, count = torch.zeros(1, dtype=torch.float64), 0
+        for images in pictures:
+            patches = images.double().unfold(2, self._patch, 1).unfold(3, self._patch, 1)
             numbers = patches.permute(1, 4, 5, 0, 2, 3).flatten(3).flatten(0, 2)  # (3 p p, patches)
-            covariance, count = covariance + numbers @ numbers.T, count + numbers.shape[1]
+            covariance = covariance.to(images.device) + numbers @ numbers.T
+            count += numbers.shape[1]
         variances, axes = torch.linalg.eigh((covariance / count).cpu())  # too small for a GPU
         kernels = (axes / (variances + self._epsilon).sqrt()).T.flip(0)
         # An eigenvector's sign is anyone's choice: the largest number is made positive.

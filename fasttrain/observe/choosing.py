@@ -11,6 +11,7 @@ from fasttrain.config import Config, load
 from fasttrain.errors import UserError
 from fasttrain.files import check_writable
 from fasttrain.observe.folder import RunFolder
+from fasttrain.redact import redact
 
 
 def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = False) -> RunFolder:
@@ -23,8 +24,10 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
         changed: `--allow-changes`: it may go on under other settings.
 
     Raises:
-        UserError: the folder holds a run already, or cannot be written.
+        UserError: the folder holds a run already, or cannot be written, or a setting would be
+            masked there.
     """
+    _check_unmasked(config)
     if explicit is None:
         if resume:
             raise UserError("--resume needs --run-dir DIR: the run to go on with")
@@ -72,6 +75,19 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         branch = isinstance(value, dict)
         found |= flat(value, f"{prefix}{key}.") if branch else {f"{prefix}{key}": value}
     return found
+
+
+def _check_unmasked(config: Config) -> None:
+    """Refuse what would be masked in the run's own config.yaml, which could not be used again.
+
+    What a run is tracked as may be: nothing reads it there.
+    """
+    for key, value in flat(config.model_dump(mode="json", exclude={"track"})).items():
+        if redact(str(value)) != str(value):
+            raise UserError(
+                f"{key}: what it is set to looks like a secret, or is the value of an environment "
+                "variable that holds one, and would be masked in config.yaml; choose another"
+            )
 
 
 def _unused(name: str) -> Path:

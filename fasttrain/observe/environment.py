@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fasttrain.launcher import usable_cores
+
 PACKAGES = ("fasttrain", "torch", "torchvision", "nvidia-dali-cuda130", "accelerate", "wandb")
 _LAUNCH = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
@@ -24,7 +26,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
         "processor": processor(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "gpus": gpus(),
         "launch": {name: os.environ[name] for name in _LAUNCH if name in os.environ},
     }

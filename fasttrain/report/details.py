@@ -76,9 +76,10 @@ def budget(run: Run) -> Markup | None:
 
 def answers(run: Run) -> dict[str, Any] | None:
     """The classes, what was taken for what, how sure it was, and its mistakes."""
-    if run.answered is None:
+    answered = run.answered
+    if answered is None:
         return None
-    split, found = run.answered
+    split, found = answered
     classes, at_hand = run.classes, run.pictures(split)
     matrix = found.confusion(len(classes))
     return {

@@ -15,10 +15,11 @@ from typing import Any
 from fasttrain.config import Config
 from fasttrain.errors import UserError
 from fasttrain.files import explain_write_errors
+from fasttrain.launcher import local_world
 from fasttrain.observe.choosing import flat
 from fasttrain.observe.environment import installed_version
 from fasttrain.observe.folder import RunFolder
-from fasttrain.runtime import Runtime, local_world
+from fasttrain.runtime import Runtime
 
 # What may be another on every machine.
 _LOCAL = {"data.path", "data.workers", "track.metrics_port"}

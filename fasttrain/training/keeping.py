@@ -114,13 +114,13 @@ class Keeper:
             )
         return self.saved
 
-    def go_back(self, step: int) -> int:
+    def go_back(self, bad: BadStepError) -> int:
         """After a bad step: take up the newest checkpoint's weights, as often as the run may.
 
         The clock goes on: what was trained in vain took its time, too.
 
         Args:
-            step: The bad one, counted from 0.
+            bad: What went wrong.
 
         Returns:
             The steps that were done when the checkpoint was made.
@@ -133,16 +133,19 @@ class Keeper:
         newest, _ = self._runtime.on_main(lambda: checkpoint.newest(self._folder.checkpoints))
         rollbacks = self._state.rollbacks + 1
         if train.on_divergence != "rollback" or newest is None or rollbacks > train.rollbacks:
-            raise DivergedError(self._describe_bad(step, newest.name if newest else None))
+            raise DivergedError(self._describe_bad(bad, newest.name if newest else None))
         clock = self._state.clock.state()
-        kept = self._state.restore(newest)
+        kept, self._saver.written = self._state.restore(newest), newest
         self._state.clock.restore(clock)
         self._state.rollbacks = rollbacks
         return kept
 
-    def _describe_bad(self, step: int, good: str | None) -> str:
+    def _describe_bad(self, bad: BadStepError, good: str | None) -> str:
         """What a user needs to look into a divergence; the whole batch stands in a file."""
-        indices = self._plan.batch(step).indices.tolist()
+        indices = self._plan.batch(bad.step).indices.tolist()
         if self._runtime.is_main:
-            self._folder.write_divergence({"step": step + 1, "pictures": indices, "good": good})
-        return divergence.describe(step, indices, good, self._config.optim.lr)
+            content = {"step": bad.step + 1, "pictures": indices, "good": good}
+            self._folder.write_divergence(content)
+        goes_back = self._config.train.on_divergence == "rollback"
+        rate, gone = self._config.optim.lr, self._state.rollbacks
+        return divergence.describe(bad, indices, good, rate, gone, goes_back)

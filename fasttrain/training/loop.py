@@ -91,7 +91,7 @@ class Training:
                     self._train_and_test(first)
                     break
                 except BadStepError as bad:
-                    first = self._go_back(bad.step)
+                    first = self._go_back(bad)
             return self._finish(time.perf_counter() - began)
 
     def _train_and_test(self, first: int) -> None:
@@ -139,6 +139,7 @@ class Training:
             factor = table.factor(done - 1)
             self.step(done - 1, pictures, factor)
             if not compiled:
+                self.runtime.synchronize()
                 self._started()
             clock.lap("train" if compiled else "compile")
             clock.images += config.data.batch_size if compiled else 0
@@ -172,6 +173,7 @@ class Training:
         self.keeper.look_for_bad_steps()  # a score would not tell which it was
         memory.trim()  # what training has left lies in pieces, too small for other shapes
         if self.scoring.warm_up(split):
+            self.runtime.synchronize()
             self._started()
         self.clock.lap("compile")
         epoch = self.timetable.epoch(done)
@@ -208,9 +210,9 @@ class Training:
         self.journal.hurry()
         raise stopped
 
-    def _go_back(self, step: int) -> int:
+    def _go_back(self, bad: BadStepError) -> int:
         """After a bad step: the next step of a run that goes back, as often as it may."""
-        kept = self.keeper.go_back(step)
+        step, kept = bad.step, self.keeper.go_back(bad)
         self.figures.forget()
         place = {"step": step + 1, "epoch": self.timetable.epoch(step + 1)}
         self.journal.write({"kind": "rollback", **place, "to": kept})

@@ -107,17 +107,14 @@ class Muon(torch.optim.Optimizer):
             updates = _orthogonalise_together([matrices[at] for at in places], self._iterations)
             moved = [views[at] for at in places]
             shaped = [each.view_as(view) for each, view in zip(updates, moved, strict=True)]
-            torch._foreach_mul_(shaped, [self._factor(*matrices[at].shape) for at in places])
+            if self._scale != "none":
+                torch._foreach_mul_(shaped, [self._factor(*matrices[at].shape) for at in places])
             torch._foreach_add_(moved, shaped, alpha=-lr)
 
     def _factor(self, rows: int, columns: int) -> float:
-        match self._scale:
-            case "shape":
-                return math.sqrt(max(1.0, rows / columns))
-            case "rms":
-                return 0.2 * math.sqrt(max(rows, columns))
-            case "none":
-                return 1.0
+        if self._scale == "shape":
+            return math.sqrt(max(1.0, rows / columns))
+        return 0.2 * math.sqrt(max(rows, columns))
 
 
 def _stacks(matrices: list[Tensor]) -> list[list[int]]:

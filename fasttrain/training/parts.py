@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -23,10 +24,12 @@ from fasttrain.training import schedule
 from fasttrain.training.evaluate import Evaluation
 from fasttrain.training.resizing import Resizer
 
-# Pictures that an evaluation takes at once: enough for a GPU, and little of a CPU's memory.
+# Pictures of 32 x 32 that an evaluation takes at once, or as many pixels in fewer: enough for a
+# GPU, and little of a CPU's memory.
 _EVALUATION_BATCH = {"cuda": 1000, "cpu": 250}
 _PICTURES_PER_CORE = 125  # of a part of a training step: fewer bring little memory, and are slower
 _LOOKED_AT = 5000  # pictures by which a network may set its first layer
+_LOOKED_AT_ONCE = {"cuda": 5000, "cpu": 250}  # of those: the patches of 250 take some 100 MB
 
 
 class Place(Protocol):
@@ -188,7 +191,7 @@ def validation_split(config: Config, store: Store) -> Split:
 def evaluation_pass(config: Config, store: Store, split: Split, runtime: Place) -> Evaluation:
     """One pass over the whole of a split, unchanged and in order."""
     name, _ = choose(config.data.loader, runtime.device)
-    at_once = _EVALUATION_BATCH[runtime.device.type]
+    at_once = _at_once(_EVALUATION_BATCH[runtime.device.type], store.size)
     plan = EvaluationPlan(np.arange(len(split.labels)), at_once, runtime.world)
     loader = make_loader(
         name,
@@ -221,9 +224,12 @@ def build_model(config: Config, store: Store, runtime: Runtime) -> nn.Module:
     """The network with the seed's initial weights, on the device, the same on every rank."""
     torch.manual_seed(config.seed)
     model = models.build(config.model, len(store.classes))
-    pictures, _ = split_training(config, store)
-    seen = evenly(pictures, _LOOKED_AT)
-    models.look_at(model, lambda: _normalized(store, seen, runtime.device))
+    models.look_at(model, _looked_at(config, store, runtime.device))
+    return place_model(config, model, runtime)
+
+
+def place_model(config: Config, model: nn.Module, runtime: Runtime) -> nn.Module:
+    """Move a network to the device, laid out in memory as configured."""
     layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
     return model.to(runtime.device).to(memory_format=layout)
 
@@ -234,10 +240,20 @@ def evenly(pictures: Ints, count: int) -> Ints:
     return pictures[::every]
 
 
-def _normalized(store: Store, pictures: Ints, device: torch.device) -> Tensor:
-    """Training pictures as the model sees them, unchanged, (N, 3, H, W) on the device."""
-    images = torch.from_numpy(_copied(store, pictures)).to(device)
-    return Transform((), store.mean, store.std).apply(images, {})
+def _at_once(count: int, size: tuple[int, int]) -> int:
+    """How many pictures of `size` have the pixels of `count` of 32 x 32, and no more of smaller."""
+    height, width = size
+    return max(min(count, count * 32 * 32 // (height * width)), 1)
+
+
+def _looked_at(config: Config, store: Store, device: torch.device) -> Iterator[Tensor]:
+    """Training pictures as the model sees them, unchanged, (N, 3, H, W) on the device, few each."""
+    pictures, _ = split_training(config, store)
+    seen = evenly(pictures, _LOOKED_AT)
+    few = _at_once(_LOOKED_AT_ONCE[device.type], store.size)
+    for start in range(0, len(seen), few):
+        images = torch.from_numpy(_copied(store, seen[start : start + few])).to(device)
+        yield Transform((), store.mean, store.std).apply(images, {})
 
 
 def _copied(store: Store, pictures: Ints) -> NDArray[np.uint8]:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from rich.console import Console
 
 from fasttrain import compiler, garbage, memory, models
-from fasttrain.compiled import CompiledCode, key
 from fasttrain.config import Config
 from fasttrain.data import sources
-from fasttrain.data.store import Store, cache_folder
-from fasttrain.errors import UserError
+from fasttrain.data.store import Store
+from fasttrain.errors import StoppedError, UserError
 from fasttrain.interrupts import StopRequest
 from fasttrain.observe import choosing, reporting
 from fasttrain.observe.folder import RunFolder
@@ -28,6 +26,7 @@ from fasttrain.runtime import Runtime
 from fasttrain.training import agreement, parts
 from fasttrain.training.assembly import assemble
 from fasttrain.training.loop import Training
+from fasttrain.training.surroundings import compiled_code, enough_memory, place
 from fasttrain.watchdog import Watchdog
 
 Result = dict[str, Any]
@@ -60,17 +59,11 @@ def run(
     """
     # Heard from the start: when one rank refuses, its launcher ends the others, and each of them
     # still says why, or leaves in order.
-    with StopRequest() as stop, compiler.without_triton():
+    with StopRequest() as stop:
         parts.check(config)
         reporting.is_wanted(config.track)
-        runtime = Runtime(config.train)
-        try:
-            with runtime.explain_losses():
-                return _run(config, runtime, stop, run_dir, resume, console, changed)
-        finally:
-            if runtime.compile:  # torch keeps eight graphs of a function, for all runs together
-                torch.compiler.reset()
-            runtime.close()
+        with place(lambda: Runtime(config.train)) as runtime:
+            return _run(config, runtime, stop, run_dir, resume, console, changed)
 
 
 def _run(
@@ -116,16 +109,16 @@ def _train(
     )
     heartbeat = Heartbeat(folder, config, watchdog)
     tell = _teller(console)
-    with ExitStack() as held, runtime.explain_losses(), _enough_memory(config):
+    with ExitStack() as held, runtime.explain_losses(), enough_memory(config):
         runtime.check_processes(config.train.processes)
         metrics = serving(config.track.metrics_port, heartbeat, tell)
         runtime.on_main(lambda: held.enter_context(metrics))
         if runtime.compile:
             compiler.hash_ahead()  # beside what follows
-        store = _open_data(config, runtime, folder, console, resume)
+        store = _open_data(config, runtime, folder, console, resume, stop)
         models.check(config.model, store.size)
         held.enter_context(watchdog)
-        compiled = held.enter_context(_compiled_code(config, runtime, folder, tell))
+        compiled = held.enter_context(compiled_code(config, runtime, folder.path, tell))
 
         def started() -> None:
             compiled.seal()
@@ -140,13 +133,30 @@ def _train(
 
 
 def _open_data(
-    config: Config, runtime: Runtime, folder: RunFolder, console: Console, resume: bool
+    config: Config,
+    runtime: Runtime,
+    folder: RunFolder,
+    console: Console,
+    resume: bool,
+    stop: StopRequest,
 ) -> Store:
-    """Open the data on every rank, and compare what they have before they go on."""
+    """Open the data on every rank, and compare what they have before they go on.
+
+    Preparing it may take minutes: one process that is asked to stop does so meanwhile.
+    """
     store, problem = None, None
     try:
         with working(console) as progress:
-            store = sources.open_dataset(config.data, progress)
+
+            def show(what: str, done: int, total: int) -> None:
+                if stop.signal is not None and runtime.world == 1:
+                    raise StoppedError(
+                        f"{stop.signal} stopped {folder.path} before its first step, {what}; run "
+                        "it again"
+                    )
+                progress(what, done, total)
+
+            store = sources.open_dataset(config.data, show)
     except UserError as error:
         if runtime.world == 1:
             raise
@@ -168,33 +178,6 @@ def _tell_hang(runtime: Runtime, folder: RunFolder, line: str) -> None:
 
 def _teller(console: Console) -> Callable[[str], None]:
     return lambda line: console.print(redact(line), highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _enough_memory(config: Config) -> Iterator[None]:
-    """Turn a GPU that is full into one line: to start again, as after a crash, would not help."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"data.batch_size={config.data.batch_size}: the GPU's memory is used up; choose a "
-            "smaller one, or train.accumulate=N, which takes it in N parts"
-        ) from error
-
-
-@contextmanager
-def _compiled_code(
-    config: Config, runtime: Runtime, folder: RunFolder, tell: Callable[[str], None]
-) -> Iterator[CompiledCode]:
-    """The compiler's folder; all ranks use the one that the main rank has prepared."""
-    shapes = [config.model.model_dump_json(), config.train.precision, str(config.data.batch_size)]
-    name = key(runtime.device, " ".join(shapes))
-    code = CompiledCode(
-        name, folder.path, cache_folder(), tell, active=runtime.compile, main=runtime.is_main
-    )
-    with code:
-        code.use(runtime.on_main(code.prepare))
-        yield code
 
 
 def _recorded(folder: RunFolder, runtime: Runtime, train: Callable[[], Result]) -> Result:

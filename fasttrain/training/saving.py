@@ -12,6 +12,8 @@ from fasttrain.errors import UserError
 from fasttrain.training import checkpoint
 from fasttrain.training.checkpoint import Snapshot
 
+_NOTHING_TO_WRITE = "its weights are not finite numbers"  # unless there is another reason
+
 
 class Saver:
     """Writes one checkpoint at a time, in a thread of its own.
@@ -33,7 +35,7 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
         self.written: Path | None = None
-        self._reason = "its weights are not finite numbers"  # so that there was none to write
+        self._reason = _NOTHING_TO_WRITE
 
     def save(self, snapshot: Snapshot, journal: bool = True) -> None:
         """Begin to write; waits only for the one before, should that still be written.
@@ -53,7 +55,7 @@ class Saver:
     def rate(self, score: float) -> None:
         """Note a validation accuracy that the last checkpoint was written without."""
         if self.written is not None:
-            with suppress(UserError):  # of a full disk, which ends no run
+            with suppress(UserError, OSError, ValueError):  # a full or damaged disk ends no run
                 checkpoint.rate(self.written, score)
 
     def wait(self) -> None:
@@ -62,7 +64,7 @@ class Saver:
         if writing is None:
             return
         try:
-            self.written = writing.result()
+            self.written, self._reason = writing.result(), _NOTHING_TO_WRITE
         except (UserError, OSError) as error:
             self._warn(str(error))
 

@@ -69,7 +69,7 @@ class Scoring:
         """
         answers = self._evaluator(self._passes[split], between)
         if not math.isfinite(answers.mean_loss):
-            raise BadStepError(step - 1)
+            raise BadStepError(step - 1, "the loss of the evaluation after step")
         place = {"step": step, "epoch": epoch, "split": split}
         found = result.score(answers, len(self._store.classes))
         self.latest[split] = {"kind": "evaluation", **place, **found}

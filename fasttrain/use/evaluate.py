@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from fasttrain import models
 from fasttrain.answers import interval
 from fasttrain.config import LoaderName, Tta
 from fasttrain.data import sources
@@ -14,6 +17,7 @@ from fasttrain.runtime import anywhere
 from fasttrain.training import checkpoint, parts
 from fasttrain.training.evaluate import Evaluator
 from fasttrain.training.result import score
+from fasttrain.training.surroundings import compiled_code, enough_memory, place
 from fasttrain.use.choosing import choose
 
 
@@ -34,23 +38,27 @@ def evaluate(
     """
     folder, config = open_run(run)
     chosen = choose(folder, config, best)
-    runtime = anywhere(config.train)
-    try:
+    with ExitStack() as held:
+        runtime = held.enter_context(place(lambda: anywhere(config.train)))
+        held.enter_context(enough_memory(config))
+        # Not the run's own folder of compiled code: it may still be training.
+        aside = Path(held.enter_context(TemporaryDirectory(prefix="fasttrain-")))
+        code = held.enter_context(compiled_code(config, runtime, aside, lambda _: None))
         store = sources.open_dataset(config.data)
         if chosen.data != store.digest:
             raise UserError(
                 f"{run} was trained on other pictures than are found now in {store.folder}; "
                 "set FASTTRAIN_DATA to where they came from"
             )
-        model = parts.build_model(config, store, runtime)
+        model = models.build(config.model, len(store.classes))
         checkpoint.put_weights(chosen.folder, model, chosen.weights)
+        model = parts.place_model(config, model, runtime)
         data = config.data.model_copy(update={"loader": loader or config.data.loader})
         config = config.model_copy(update={"data": data})
         evaluation = parts.evaluation_pass(config, store, store.test, runtime)
+        held.callback(evaluation.loader.close)
         answers = Evaluator(model, runtime, tta or config.train.tta)(evaluation)
-        evaluation.loader.close()
-    finally:
-        runtime.close()
+        code.seal()
     found = score(answers, len(store.classes))
     return {
         "checkpoint": str(chosen.folder),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from fasttrain.data.pictures import decode
 from fasttrain.errors import UserError
+from fasttrain.launcher import usable_cores
 from fasttrain.use.classifier import Classifier
 from fasttrain.use.inputs import Input
 
@@ -70,7 +70,7 @@ def predict(
         except UserError as error:
             return error
 
-    pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
     try:
         # Twice a batch: the next one is decoded while one is scored.
         found = _ahead(pool, read, inputs, 2 * batch_size)

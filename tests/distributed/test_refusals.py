@@ -84,13 +84,17 @@ class Launched:
         ("python /bin/accelerate launch --config_file 4.yaml --num_processes 2 train.py", 2),
         ("python /bin/accelerate launch -m fasttrain train a.yaml", 5),  # the user's own file
         ("python /bin/accelerate launch --cpu -m fasttrain train a.yaml", None),
+        ("python /bin/accelerate launch --config_file empty.yaml train.py", 1),
+        ("python /bin/accelerate launch train.py --num_processes", None),
         ("bash launch.sh", None),
+        ("bash /home/me/accelerate-runs/launch", None),
         ("python -m pytest", None),
     ],
 )
 def test_what_the_launcher_was_asked_for_is_read_off_its_command_line(
     command: str, processes: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "empty.yaml").touch()
     for number in (4, 5):
         (tmp_path / f"{number}.yaml").write_text(f"num_processes: {number}\n")
     monkeypatch.chdir(tmp_path)

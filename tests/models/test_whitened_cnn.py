@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fasttrain import config, models
-from fasttrain.config import AttentionCnnModel, WhitenedCnnModel
+from fasttrain.config import AttentionCnnModel, CnnModel, Model, WhitenedCnnModel
 from fasttrain.errors import UserError
 from fasttrain.models.summary import summarize
 from fasttrain.models.whitening import Whitening
@@ -22,7 +24,7 @@ def smooth(count: int) -> torch.Tensor:
 
 def test_whitened_patches_have_unit_variance_and_nothing_in_common() -> None:
     layer, images = Whitening(config.Whitening(epsilon=1e-9)), smooth(600)
-    layer.look_at(images)
+    layer.look_at(images.split(250))
     found = layer(images).movedim(1, -1).flatten(0, 2)
     half = layer.outputs // 2
     covariance = found[:, :half].T @ found[:, :half] / len(found)
@@ -35,14 +37,14 @@ def test_epsilon_keeps_small_variances_small() -> None:
     variances = []
     for epsilon in (1e-9, 1.0):
         layer = Whitening(config.Whitening(epsilon=epsilon))
-        layer.look_at(images)
+        layer.look_at([images])
         variances.append(layer(images).var(dim=(0, 2, 3)))
     assert (variances[1] < variances[0]).all()
 
 
 def test_whitening_is_not_trained_but_saved() -> None:
     network = models.build(WhitenedCnnModel(), 10)
-    models.look_at(network, lambda: smooth(10))
+    models.look_at(network, [smooth(10)])
     trained = dict(network.named_parameters())
     assert "whitening.bias" in trained
     assert "whitening.weight" not in trained
@@ -50,11 +52,13 @@ def test_whitening_is_not_trained_but_saved() -> None:
     assert optim.build(optim.config.Muon(), network).state_dict().keys() == {"muon", "sgd"}
 
 
-def test_other_families_look_at_nothing() -> None:
-    def fetch() -> torch.Tensor:
+@pytest.mark.parametrize("settings", [CnnModel(), AttentionCnnModel(stages=({"width": 8},))])
+def test_networks_that_whiten_nothing_look_at_nothing(settings: Model) -> None:
+    def pictures() -> Iterator[torch.Tensor]:
         raise AssertionError("they need no pictures")
+        yield
 
-    models.look_at(torch.nn.Linear(1, 1), fetch)
+    models.look_at(models.build(settings, 10), pictures())
 
 
 def test_dirac_passes_the_first_channels_on() -> None:
@@ -97,7 +101,7 @@ def test_attention_blocks_can_stand_behind_a_whitening() -> None:
     settings = AttentionCnnModel(whitening={"patch": 3}, stages=({"width": 8},))
     network = models.build(settings, 10)
     before = network.whitening.weight.clone()
-    models.look_at(network, lambda: smooth(10))
+    models.look_at(network, [smooth(10)])
     assert not torch.equal(network.whitening.weight, before)
     assert network.blocks[0].gate.linear.in_features == network.whitening.outputs == 54
     assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)

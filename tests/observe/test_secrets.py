@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fasttrain.config import load
+from fasttrain.errors import UserError
+from fasttrain.observe.choosing import choose
 from fasttrain.redact import redact
 from tests.distributed.launching import ROOT
 
@@ -54,6 +57,19 @@ def test_the_value_of_a_variable_that_holds_a_secret_is_masked(
     monkeypatch.setenv("MY_API_TOKEN", WORD)
     monkeypatch.setenv("SHORT_KEY", "train")
     assert redact(f"train with {WORD}") == "train with ***"
+
+
+@pytest.mark.parametrize(
+    "override", [f"name=baseline-{KEY}", f"data.path=/data/set_{KEY}", f"data.path={WORD}"]
+)
+def test_what_would_be_masked_where_it_is_needed_again_is_refused(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configs: Path
+) -> None:
+    monkeypatch.setenv("MY_API_TOKEN", WORD)
+    config = load(configs / "demo.yaml", [override])
+    with pytest.raises(UserError, match="looks like a secret") as caught:
+        choose(config, tmp_path / "run", resume=False)
+    assert not any(secret in str(caught.value) for secret in (KEY, WORD))
 
 
 PLANT = f"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -218,6 +219,27 @@ def test_an_abandoned_pass_does_not_leak_into_the_next(name: ResolvedLoader, spl
     for step, pictures in zip(range(4, 7), loader.batches(4, 7), strict=True):
         assert torch.equal(pictures.images, oracle(split, plan, transform, step))
     loader.close()
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_pass_that_was_overtaken_delivers_what_is_right_or_nothing(
+    name: ResolvedLoader, split: Split
+) -> None:
+    plan = TrainingPlan(np.arange(90), 30, seed=2, augment=(Flip(),), size=(32, 32))
+    transform = Transform((Flip(),), MEAN, STD, raw=True)
+    loader = make_loader(
+        name, split, plan, Shard(), transform, torch.device("cpu"), workers=0, compile=False
+    )
+    old, new = loader.batches(0, 9), loader.batches(4, 9)
+    for batches, step in ((old, 0), (new, 4)):
+        assert torch.equal(next(batches).images, oracle(split, plan, transform, step))
+    with nullcontext() if name != "dali" else pytest.raises(RuntimeError, match="another pass"):
+        assert torch.equal(next(old).images, oracle(split, plan, transform, 1))
+    assert torch.equal(next(new).images, oracle(split, plan, transform, 5))
+    for batches in (old, new):
+        batches.close()
+    for _ in range(2):
+        loader.close()
 
 
 @pytest.mark.parametrize("name", LOADERS)

@@ -83,12 +83,14 @@ def on_a_gpu(wanted: Wanted) -> Iterator[tuple[Runtime, TrainingStep]]:
     counters.clear()
     train = Train(device="cuda", precision="fp32", accumulate=1, cuda_graphs=wanted)
     runtime = Runtime(train)
-    step = build(runtime, train)
-    step._model.train()
-    step.warm_up(0, pictures(0, runtime.device))
-    yield runtime, step
-    runtime.close()
-    torch.compiler.reset()
+    try:
+        step = build(runtime, train)
+        step._model.train()
+        step.warm_up(0, pictures(0, runtime.device))
+        yield runtime, step
+    finally:
+        runtime.close()
+        torch.compiler.reset()
 
 
 def trained(wanted: Wanted) -> tuple[Tensor, Tensor]:

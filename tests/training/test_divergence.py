@@ -23,9 +23,10 @@ from fasttrain.data.shapes import ShapesSource
 from fasttrain.errors import DivergedError
 from fasttrain.observe import journal
 from fasttrain.runtime import Runtime
-from fasttrain.training import checkpoint, optim
+from fasttrain.training import checkpoint, divergence, optim
 from fasttrain.training.average import Average
 from fasttrain.training.counters import NEVER
+from fasttrain.training.divergence import BadStepError
 from fasttrain.training.evaluate import Evaluation, Evaluator
 from fasttrain.training.run import run
 from fasttrain.training.step import TrainingStep
@@ -273,8 +274,9 @@ def test_a_run_that_went_back_and_was_cut_off_ends_as_one_that_was_not(
 def test_a_run_goes_back_only_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoil(monkeypatch, 7, 9, 11)
     config = recipe(on_divergence="rollback", rollbacks=2)
-    with pytest.raises(DivergedError, match="step 12"):
+    with pytest.raises(DivergedError, match=r"diverged after 2 rollbacks: .* step 12") as caught:
         run(config, tmp_path / "run", console=Console(quiet=True))
+    assert "set train.on_divergence" not in str(caught.value)
     assert len(records(tmp_path / "run", "rollback")) == 2
 
 
@@ -284,6 +286,13 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(
     spoil(monkeypatch, 1)
     with pytest.raises(DivergedError, match="the last good checkpoint is none"):
         run(recipe(on_divergence="rollback"), tmp_path / "run", console=Console(quiet=True))
+
+
+def test_an_evaluation_that_is_no_number_is_not_taken_for_a_step() -> None:
+    bad = BadStepError(4, "the loss of the evaluation after step")
+    message = divergence.describe(bad, [1, 2], "step-00000003", 0.1, rollbacks=0, goes_back=False)
+    assert "diverged: the loss of the evaluation after step 5 is not a finite number" in message
+    assert message.endswith("or set train.on_divergence=rollback")
 
 
 def test_a_run_that_skips_says_how_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,10 +19,11 @@ import torch
 from rich.console import Console
 
 from fasttrain import compiler
-from fasttrain.config import Checkpoint, Config, Train
+from fasttrain.config import Checkpoint, Config, Data, Train
 from fasttrain.data import sources
 from fasttrain.data.shapes import ShapesSource
-from fasttrain.errors import UserError
+from fasttrain.data.store import Store
+from fasttrain.errors import StoppedError, UserError
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.journal import Journal
 from fasttrain.runtime import Runtime
@@ -51,6 +54,21 @@ def recipe(batch_size: int = 16, **train: Any) -> Config:
             "track": {"report": False},
         }
     )
+
+
+def test_a_run_that_is_told_to_stop_while_data_is_prepared_stops_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepare(_: Data, progress: Callable[[str, int, int], None]) -> Store:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for done in range(600):
+            progress("decoding pictures", done, 600)
+            time.sleep(0.1)
+        raise AssertionError("it went on for a minute")
+
+    monkeypatch.setattr(sources, "open_dataset", prepare)
+    with pytest.raises(StoppedError, match=r"SIGTERM stopped .* decoding pictures; run it again"):
+        run(recipe(), tmp_path / "run", console=QUIET)
 
 
 def test_a_run_without_its_last_checkpoint_is_not_complete(

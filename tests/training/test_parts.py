@@ -103,6 +103,20 @@ def test_a_pass_over_a_split_delivers_it_whole_and_in_order(store: Store, runtim
     assert labels == store.test.labels.tolist()
 
 
+@pytest.mark.parametrize(
+    ("size", "count"), [((8, 8), 250), ((32, 32), 250), ((64, 48), 83), ((128, 128), 15)]
+)
+def test_a_pass_takes_fewer_pictures_the_larger_they_are(
+    size: tuple[int, int], count: int, runtime: Runtime
+) -> None:
+    """Or a run whose batches fit would find no room for its evaluation."""
+    split = Split(np.zeros((260, *size, 3), np.uint8), np.zeros(260, np.int64))
+    store = Store("pets", Path(), CLASSES, split, split, (0, 0, 0), (1, 1, 1), "key", "digest")
+    evaluation = parts.evaluation_pass(config(), store, split, runtime)
+    assert evaluation.plan.batch_size == count
+    evaluation.loader.close()
+
+
 def test_the_model_follows_the_seed_and_has_a_logit_for_each_class(
     store: Store, runtime: Runtime
 ) -> None:

@@ -1,0 +1,61 @@
+"""Who started this process, with how many others, and what it may use of the machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, which may be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def local_world() -> int:
+    """Return the number of ranks that the launcher started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def processes_asked_for(default_file: Path) -> int | None:
+    """The number of processes that the `accelerate launch` which started us was told to start.
+
+    Args:
+        default_file: The user's own configuration of Accelerate, which may not be there.
+    """
+    import psutil
+    import yaml
+
+    parent = psutil.Process().parent()
+    if "WORLD_SIZE" in os.environ or parent is None:
+        return None
+    try:
+        words = [part for word in parent.cmdline() for part in word.split("=", 1)]
+        if not _launches(words):
+            return None
+        options = {word.replace("-", "_").lstrip("_"): at for at, word in enumerate(words)}
+        if "num_processes" in options:
+            return int(words[options["num_processes"] + 1])
+        if "config_file" in options:
+            file = Path(words[options["config_file"] + 1])
+        elif "--cpu" in words:
+            return None  # then the launcher reads no file
+        else:
+            file = default_file
+        settings = yaml.safe_load(file.read_text()) if file.is_file() else None
+        return int((settings or {}).get("num_processes", 1))
+    except (psutil.Error, OSError, ValueError, IndexError, TypeError, yaml.YAMLError):
+        return None  # what the launcher makes of its words is its own affair
+
+
+def _launches(words: Sequence[str]) -> bool:
+    """Whether they are `accelerate launch`, `accelerate-launch` or that module, with their path."""
+    names = [Path(word).name for word in words]
+    return (
+        "accelerate-launch" in names
+        or "accelerate.commands.launch" in words
+        or ("accelerate", "launch") in pairwise(names)
+    )
