@@ -321,11 +321,12 @@ def gpu(minutes: float, keep: Path, records: Path) -> None:
 
 @main.command()
 def readme() -> None:
-    """Write the README's tables anew from the newest records."""
-    from benchmarks.readme import README, render
+    """Write the tables of README.md and benchmarks/README.md anew from the newest records."""
+    from benchmarks.readme import PAGES, render
 
-    write_text(README, render(README.read_text(encoding="utf-8")))
-    click.echo(f"written: {README}")
+    for page in PAGES:
+        write_text(page, render(page.read_text(encoding="utf-8"), page=page))
+        click.echo(f"written: {page}")
 
 
 if __name__ == "__main__":

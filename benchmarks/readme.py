@@ -1,12 +1,13 @@
-"""The README's tables of figures, made from the newest records: nothing in them is typed by hand.
+"""The tables of figures in `PAGES`, made from the newest records: none of them is typed by hand.
 
-A table stands between two comments that name it; `python -m benchmarks readme` writes it anew and
-a test fails where it says something else than the records do.
+A table stands between two comments that name it; `python -m benchmarks readme` writes them anew
+and a test fails where one says something else than the records do.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,14 +17,16 @@ from typing import Any
 from benchmarks.record import FOLDER, short
 from fasttrain.errors import UserError
 
-README = Path(__file__).parent.parent / "README.md"
+_ROOT = Path(__file__).parent.parent
+PAGES = (_ROOT / "README.md", _ROOT / "benchmarks" / "README.md")
 
 Record = dict[str, Any]
+_LINK = "](records/"  # becomes the way from a page to the records
 _STAMP = len("20260131-235959")  # ends the name of every record
 
 
-def render(text: str, records: Path = FOLDER) -> str:
-    """The text with every table between its comments made from the newest records.
+def render(text: str, records: Path = FOLDER, page: Path = PAGES[0]) -> str:
+    """The text of a page with every table between its comments made from the newest records.
 
     Raises:
         UserError: the text asks for a table that does not exist, or has no records.
@@ -32,8 +35,9 @@ def render(text: str, records: Path = FOLDER) -> str:
     def table(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in TABLES:
-            raise UserError(f"the README asks for table {name!r}; there are {', '.join(TABLES)}")
-        return f"{match['open']}\n{TABLES[name](records)}\n{match['close']}"
+            raise UserError(f"{page.name} asks for table {name!r}; there are {', '.join(TABLES)}")
+        table = TABLES[name](records).replace(_LINK, f"]({os.path.relpath(FOLDER, page.parent)}/")
+        return f"{match['open']}\n{table}\n{match['close']}"
 
     return _MARKED.sub(table, text)
 
@@ -65,7 +69,7 @@ def _table(headings: Iterable[str], rows: Iterable[Iterable[str]], sources: Iter
     headings = list(headings)
     lines = [headings, ["---"] * len(headings), *rows]
     drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    files = ", ".join(f"[{path.stem}](benchmarks/records/{path.name})" for path in sources)
+    files = ", ".join(f"[{path.stem}{_LINK}{path.name})" for path in sources)
     return f"{drawn}\n\nFrom {files}."
 
 

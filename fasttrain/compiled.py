@@ -56,7 +56,8 @@ def key(device: torch.device, settings: str) -> str:
 
     Args:
         device: Where it runs.
-        settings: Everything of the configuration that shapes the graphs.
+        settings: What of the configuration tells runs of a kind from others; torch keeps all their
+            graphs apart.
     """
     cpu = [platform.machine(), torch.backends.cpu.get_cpu_capability()]
     gpu = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
@@ -99,7 +100,7 @@ class CompiledCode:
     def prepare(self) -> Path:
         """Fill the folder with what is at hand and whole; the main rank does it for all.
 
-        Returns the folder to use: another one, for this process only, where it cannot be made.
+        Returns the folder to use: a temporary one, on this machine, where it cannot be made.
         """
         if not self._ours:
             return self.folder
@@ -115,14 +116,13 @@ class CompiledCode:
             self._tell(f"warning: compiled code is not kept: {error}")
             return Path(self._stand_in.name)
 
-    def use(self, folder: Path) -> CompiledCode:
+    def use(self, folder: Path) -> None:
         """Let torch's compiler use `folder`, until this object's end."""
         if self._ours:
             os.environ[_VARIABLE] = str(folder)
             # Left out by default; our own functions are traced whole: their code is in the keys.
             self._with_backward = getattr(torch._functorch.config, _WITH_OWN_BACKWARD, None)
             _keep_backward(True)
-        return self
 
     def __enter__(self) -> CompiledCode:
         return self

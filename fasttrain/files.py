@@ -128,9 +128,9 @@ def write_text(path: Path, content: str) -> None:
 def atomic_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
     """Fill a folder aside, then let it appear under its final name at once.
 
-    Yields the folder to write into. When the block ends without an error everything in it is
-    flushed to the device and it is renamed to `path`, which must not exist; after an error it is
-    removed and nothing appears.
+    Yields the folder to write into. When the block ends without an error its files, not those of
+    folders in it, are flushed to the device and it is renamed to `path`, which must not exist;
+    after an error it is removed and nothing appears.
 
     Raises:
         UserError: there is no room, or no right to write there.

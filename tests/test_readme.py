@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import README, TABLES, render
+from benchmarks.readme import PAGES, TABLES, render
 from benchmarks.record import FOLDER
 from fasttrain.errors import UserError
 
@@ -24,10 +24,32 @@ def asked(table: str) -> str:
     return f"above\n<!-- records: {table} -->\n<!-- end of records -->\nbelow\n"
 
 
-def test_the_tables_are_what_the_newest_records_say() -> None:
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_the_tables_are_what_the_newest_records_say(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     assert len(re.findall("<!-- records: ", text)) >= 3
-    assert render(text) == text, "run python -m benchmarks readme"
+    assert render(text, page=page) == text, "run python -m benchmarks readme"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)\s]+)\)", text)
+    assert len(links) > 5
+    for link in links:
+        if link.startswith("https://"):
+            continue
+        file, _, heading = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.is_file(), link
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [title.lower().replace(" ", "-") for title in titles], link
+
+
+def test_every_table_stands_on_a_page() -> None:
+    every = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert all(f"<!-- records: {name} -->" in every for name in TABLES)
 
 
 def test_a_figure_that_changes_makes_the_table_stale(tmp_path: Path) -> None:

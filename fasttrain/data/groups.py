@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
-import torch
 
 from fasttrain.data.loader import Loader, Pictures
 from fasttrain.data.plan import Array, Batch, Plan, Shard, TrainingPlan
@@ -118,7 +117,7 @@ class GroupLoader:
         end, _ = self._groups.find(last - 1)
         left = last - first
         for number, group in enumerate(self._loader.batches(start, end + 1), start):
-            pieces = _cut(group, self._groups.share)[place : self._groups.filled(number)][:left]
+            pieces = group.split(self._groups.share)[place : self._groups.filled(number)][:left]
             yield from pieces
             left, place = left - len(pieces), 0
 
@@ -128,13 +127,3 @@ class GroupLoader:
             self._loader.close()
         finally:
             self._groups.close()
-
-
-def _cut(group: Pictures, share: int) -> list[Pictures]:
-    """The batches of a group; views."""
-    images, labels = torch.split(group.images, share), torch.split(group.labels, share)
-    mixing = torch.split(group.mixing, share) if group.mixing is not None else [None] * len(images)
-    return [
-        Pictures(some, named, share, mixed)
-        for some, named, mixed in zip(images, labels, mixing, strict=True)
-    ]

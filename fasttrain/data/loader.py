@@ -41,6 +41,15 @@ class Pictures:
     valid: int
     mixing: Tensor | None = None
 
+    def split(self, share: int) -> list[Pictures]:
+        """Cut full batches of `share` pictures out of it, and what is left; nothing is copied."""
+        images, labels = torch.split(self.images, share), torch.split(self.labels, share)
+        mixing = [None] * len(images) if self.mixing is None else torch.split(self.mixing, share)
+        return [
+            Pictures(some, named, len(named), mixed)
+            for some, named, mixed in zip(images, labels, mixing, strict=True)
+        ]
+
 
 class Loader(Protocol):
     """Executes a plan on a device.

@@ -91,7 +91,7 @@ def _handler(heartbeat: Heartbeat) -> Any:
     except ImportError as error:
         raise UserError(
             "track.metrics_port needs prometheus-client, which is not installed; "
-            "run pip install 'fasttrain[metrics]', or leave it out"
+            "run pip install prometheus-client, or leave it out"
         ) from error
 
     class Handler(MetricsHandler):

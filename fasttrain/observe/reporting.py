@@ -73,8 +73,8 @@ def check_installed() -> None:
     """
     if _missing():
         raise UserError(
-            f"a report needs {' and '.join(_missing())}; install what is missing with "
-            "pip install 'fasttrain[report]', or choose track.report=auto"
+            f"a report needs {' and '.join(_missing())}: run pip install {' '.join(_missing())}, "
+            "or choose track.report=auto"
         )
 
 

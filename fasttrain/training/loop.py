@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -110,18 +110,18 @@ class Training:
     def _closing(self, opened: Journal) -> Iterator[None]:
         """Leave nothing behind that still works, however the run ends."""
         self.journal = opened
-        try:
-            yield
-        except BaseException as error:
-            if self.runtime.is_main:  # before the journal's followers look for the last time
-                self.folder.fail(error)
-            raise
-        finally:
-            self.saver.close()
-            self.loader.close()
-            self.scoring.close()
-            self.watchdog.stop()  # whoever follows the journal may take long over its end
-            self.journal.close()
+        with ExitStack() as last:  # in the reverse order, and all of it whatever fails
+            last.callback(self.journal.close)
+            last.callback(self.watchdog.stop)  # the journal's followers may take long over its end
+            last.callback(self.scoring.close)
+            last.callback(self.loader.close)
+            last.callback(self.saver.close)
+            try:
+                yield
+            except BaseException as error:
+                if self.runtime.is_main:  # before the journal's followers look for the last time
+                    self.folder.fail(error)
+                raise
 
     def _train(self, first: int) -> None:
         """Every step from number `first` on, and what is due after it."""

@@ -28,7 +28,7 @@ class Randomness:
     """
 
     def __init__(self, seed: int, rank: int, device: torch.device) -> None:
-        self._seed, self._rank = seed, rank
+        self._rank = rank
         self._generators = [torch.default_generator]
         if device.type == "cuda":
             torch.cuda.init()  # type: ignore[no-untyped-call]  # it makes the generators

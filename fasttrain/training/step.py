@@ -151,7 +151,7 @@ class TrainingStep:
         self._randomness.seed(step)
         before = [value.clone() for value in self._kept]
         smaller = self._resizer(step) if self._resizer else None
-        *first, last = _cut(pictures, self._parts)
+        *first, last = pictures.split(len(pictures.labels) // self._parts)
         figures = [self._backward_alone(part, smaller) for part in first]
         figures.append(self._backward(last, smaller))  # over several ranks, gradients meet here
         norm = self._clip()
@@ -184,7 +184,8 @@ class TrainingStep:
         before = [buffer.clone() for buffer in buffers]
         for smaller in sizes:
             for _ in range(_CALLS_TO_RECORD if self._graphs else 1):
-                self._backward(_cut(pictures, self._parts)[-1], smaller)
+                part = pictures.split(len(pictures.labels) // self._parts)[-1]
+                self._backward(part, smaller)
                 self._optimizer.zero_grad()  # a recorded graph writes its gradients anew
             memory.trim()
         for buffer, old in zip(buffers, before, strict=True):
@@ -212,10 +213,3 @@ class TrainingStep:
 def _sum(figures: list[Tensor]) -> Tensor:
     """Of all parts of a batch; most have one."""
     return torch.stack(figures).sum(dim=0) if len(figures) > 1 else figures[0]
-
-
-def _cut(pictures: Pictures, parts: int) -> list[Pictures]:
-    """Cut a slice of a batch into parts of equal size; nothing is copied."""
-    mixing = pictures.mixing.chunk(parts) if pictures.mixing is not None else [None] * parts
-    pieces = zip(pictures.images.chunk(parts), pictures.labels.chunk(parts), mixing, strict=True)
-    return [Pictures(images, labels, len(labels), mixed) for images, labels, mixed in pieces]

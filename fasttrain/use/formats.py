@@ -60,7 +60,7 @@ def check_installed(form: Format) -> None:
     if missing:
         raise UserError(
             f"--format {form} needs {' and '.join(missing)}, which is not installed: "
-            "pip install 'fasttrain[export]'"
+            f"run pip install {' '.join(missing)}"
         )
 
 

@@ -22,7 +22,6 @@ from fasttrain.data.randomness import Ints
 from fasttrain.data.store import Store
 from fasttrain.errors import UserError
 from fasttrain.files import write_output
-from fasttrain.runtime import anywhere
 from fasttrain.training import parts
 
 _TILE, _GAP, _MARGIN, _LINE = 96, 4, 90, 18  # pixels of the sheet; the first is aimed at
@@ -71,13 +70,10 @@ def preview(config: Config, path: Path, pictures: int, epochs: int) -> None:
     Raises:
         UserError: the data cannot be used, or the file not be written.
     """
-    runtime = anywhere(config.train)
-    try:
-        store = sources.open_dataset(config.data)
-        content = sheet(config, store, runtime.device, pictures, epochs)
-    finally:
-        runtime.close()
-    write_output(path, content)
+    on_gpu = config.train.device != "cpu" and torch.cuda.is_available()
+    store = sources.open_dataset(config.data)
+    device = torch.device("cuda" if on_gpu else "cpu")
+    write_output(path, sheet(config, store, device, pictures, epochs))
 
 
 def sheet(config: Config, store: Store, device: torch.device, pictures: int, epochs: int) -> bytes:
