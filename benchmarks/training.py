@@ -28,6 +28,9 @@ def train(
 
     A run that is already finished is not repeated. `wall_seconds` is the time of all processes
     that worked on it, from start to exit. `environment` is added to theirs.
+
+    Raises:
+        UserError: there is another run, or this one fails; it says itself why.
     """
     attempts = folder.parent / f"{folder.name}-{_ATTEMPTS}"
     seconds: list[float] = json.loads(attempts.read_text()) if attempts.exists() else []
@@ -39,13 +42,15 @@ def train(
         resume = ["--resume"] if begun.exists() else []
         start = time.perf_counter()
         try:
-            subprocess.run(  # noqa: S603 - our own module
+            ended = subprocess.run(  # noqa: S603 - our own module
                 [*command, "--run-dir", str(folder), *resume],
-                check=True,
+                check=False,
                 env={**os.environ, **(environment or {})},
             )
         finally:
             seconds.append(time.perf_counter() - start)
             write_text(attempts, json.dumps(seconds))
+        if ended.returncode:
+            raise UserError(f"the run in {folder} ended with exit code {ended.returncode}")
     found: dict[str, Any] = json.loads(result.read_text())
     return {**found, "overrides": overrides, "wall_seconds": sum(seconds), "attempts": len(seconds)}

@@ -69,6 +69,7 @@ class Runtime:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         _check_gpus(train)
         check_launch()
+        self._put_back = _global_settings()
         _limit_threads()
         follow_launcher()
         self._timeout = _FOR_EVER
@@ -220,10 +221,27 @@ class Runtime:
             torch.cuda.synchronize(self.device)
 
     def close(self) -> None:
-        """Leave the process group, so that another run may follow in this process."""
+        """Leave the process group and torch's settings as they were: others may follow here."""
+        self._put_back()
         memory.give_back()
         self._accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _global_settings() -> Callable[[], None]:
+    """What brings those of torch's settings back that a run changes for the whole process."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+
+    def put_back() -> None:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+    return put_back
 
 
 def anywhere(train: Train) -> Runtime:

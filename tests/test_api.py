@@ -58,6 +58,25 @@ def config(tmp_path: Path) -> fasttrain.Config:
     return fasttrain.load_config(tmp_path / "tiny.yaml", ["train.epochs=2"])
 
 
+def test_torch_is_left_as_it_was(config: fasttrain.Config, tmp_path: Path) -> None:
+    def settings() -> tuple[object, ...]:
+        return (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.benchmark,
+            torch.get_num_threads(),
+        )
+
+    train = config.train.model_copy(update={"epochs": 1})
+    torch.use_deterministic_algorithms(True)
+    try:
+        before = settings()
+        fasttrain.train(config.model_copy(update={"train": train}), run_dir=tmp_path / "run")
+        assert settings() == before
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def test_batches_are_those_of_the_run(config: fasttrain.Config) -> None:
     store = sources.open_dataset(config.data)
     plan = parts.training_plan(config, store)

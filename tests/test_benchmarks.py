@@ -114,6 +114,15 @@ def test_a_recipe_and_a_rival_are_compared_pair_by_pair(tmp_path: Path) -> None:
     assert all(0 < ratio < wall for ratio, wall in pairs)
 
 
+def test_a_run_that_fails_ends_a_benchmark_in_one_line(tmp_path: Path) -> None:
+    demo, words = ROOT / "configs" / "demo.yaml", ["--keep", str(tmp_path), "--seeds", "1"]
+    ended = CliRunner().invoke(
+        main, ["accuracy", "--config", str(demo), *words, "data.batch_size=100000"]
+    )
+    assert ended.exit_code == 2
+    assert f"the run in {tmp_path / 'seed0'} ended with exit code 2" in ended.stderr
+
+
 # The battery
 
 

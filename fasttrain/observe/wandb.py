@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from fasttrain import answers
 from fasttrain.files import write_text
+from fasttrain.observe.folder import RunFolder, read_json
 from fasttrain.observe.following import has_ended, outlive_signals
 from fasttrain.observe.journal import Record, read
 from fasttrain.observe.tracking import STATUS
@@ -56,7 +57,7 @@ class Follower:
 
     def __init__(self, mode: str, project: str, folder: Path) -> None:
         self._mode = ("online" if has_key() else "offline") if mode == "auto" else mode
-        self._project, self._folder = project, folder
+        self._project, self._folder = project, RunFolder(folder)
         self._sent_file = folder / "wandb" / "sent.json"
         self._sent = 0
 
@@ -65,7 +66,7 @@ class Follower:
         self._sent_file.parent.mkdir(exist_ok=True)
         # The follower of a trainer that was killed may still be sending what that one left.
         with FileLock(self._sent_file.with_suffix(".lock")):
-            self._sent = _load(self._sent_file).get("records", 0)
+            self._sent = (read_json(self._sent_file) or {}).get("records", 0)
             self._tell(reason=reason)
             url = self._send()
             self._tell(reason=reason, done=True, url=url)
@@ -74,14 +75,14 @@ class Follower:
         """Send; return the address of the run where it is online."""
         with wandb.init(
             project=self._project,
-            name=self._folder.name,
-            id=self._folder.name,
+            name=self._folder.path.name,
+            id=self._folder.path.name,
             resume="allow",
-            dir=str(self._folder),
+            dir=str(self._folder.path),
             mode=self._mode,  # type: ignore[arg-type]  # the configuration has checked it
             config={
-                **yaml.safe_load((self._folder / "config.yaml").read_text()),
-                "environment": _load(self._folder / "environment.json"),
+                **yaml.safe_load(self._folder.config.read_text()),
+                "environment": read_json(self._folder.environment),
             },
             settings=wandb.Settings(
                 init_timeout=_SECONDS_TO_CONNECT, silent=True, console="off", program="fasttrain"
@@ -94,31 +95,31 @@ class Follower:
                     run.log(figures(record, self._classes), step=step)
                 self._sent += len(records)
                 write_text(self._sent_file, json.dumps({"records": self._sent}))
-            if (self._folder / "result.json").exists():
+            if self._folder.result.exists():
                 self._send_pictures(run, step)
             return run.url if self._mode == "online" else None
 
     def _send_pictures(self, run: Any, step: int) -> None:
         """What a run that is complete leaves beside its figures."""
         shown: dict[str, Any] = {}
-        if (self._folder / "answers-test.npz").exists():
-            found = answers.load(self._folder / "answers-test.npz")
+        if (path := self._folder.answers("test")).exists():
+            found = answers.load(path)
             shown["test/confusion"] = wandb.plot.confusion_matrix(
                 y_true=found.label.tolist(), preds=found.predicted.tolist(),
                 class_names=self._classes,
             )  # fmt: skip
-        if (self._folder / "samples.png").exists():
-            shown["samples"] = wandb.Image(str(self._folder / "samples.png"))
+        if self._folder.samples.exists():
+            shown["samples"] = wandb.Image(str(self._folder.samples))
         run.log(shown, step=step)
 
     @property
     def _classes(self) -> list[str]:
         """The names of the classes; an old run does not keep them."""
-        return list(_load(self._folder / "data.json").get("classes", []))
+        return list((read_json(self._folder.data) or {}).get("classes", []))
 
     def _new_records(self) -> Iterator[list[Record]]:
         """What the journal holds and was not sent, look by look; ends when the trainer has."""
-        journal, running, size = self._folder / "metrics.jsonl", True, 0
+        journal, running, size = self._folder.journal, True, 0
         while running:
             running = not has_ended(_BETWEEN_LOOKS)
             before, size = size, journal.stat().st_size if journal.exists() else 0
@@ -127,7 +128,7 @@ class Follower:
 
     def _tell(self, reason: str, done: bool = False, url: str | None = None) -> None:
         status = {"mode": self._mode, "done": done, "reason": redact(reason), "url": url}
-        write_text(self._folder / "wandb" / STATUS, json.dumps(status))
+        write_text(self._sent_file.with_name(STATUS), json.dumps(status))
 
 
 def figures(record: Record, classes: Sequence[str] = ()) -> dict[str, float]:
@@ -145,14 +146,6 @@ def figures(record: Record, classes: Sequence[str] = ()) -> dict[str, float]:
     return numbers | {
         f"{group}/per_class/{name}": share for name, share in each if share is not None
     }
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content
 
 
 def main() -> None:

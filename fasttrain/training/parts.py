@@ -26,7 +26,7 @@ from fasttrain.training.resizing import Resizer
 
 # Pictures of 32 x 32 that an evaluation takes at once, or as many pixels in fewer: enough for a
 # GPU, and little of a CPU's memory.
-_EVALUATION_BATCH = {"cuda": 1000, "cpu": 250}
+_EVALUATION_BATCH = {"cuda": 2500, "cpu": 250}
 _PICTURES_PER_CORE = 125  # of a part of a training step: fewer bring little memory, and are slower
 _LOOKED_AT = 5000  # pictures by which a network may set its first layer
 _LOOKED_AT_ONCE = {"cuda": 5000, "cpu": 250}  # of those: the patches of 250 take some 100 MB

@@ -5,7 +5,6 @@ After Mitchell et al., "Model Cards for Model Reporting", arXiv 1810.03993.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +108,9 @@ def _accuracy(done: Exported, run: Path) -> str:
 
 
 def _result(run: Path) -> dict[str, Any] | None:
-    try:
-        result = json.loads(RunFolder(run).result.read_text())
-        return result if {"test_accuracy", "test_count", "steps"} <= result.keys() else None
-    except (OSError, ValueError, AttributeError):
-        return None
+    result = RunFolder(run).read_result()
+    whole = result is not None and {"test_accuracy", "test_count", "steps"} <= result.keys()
+    return result if whole else None
 
 
 def _unlike(trained: Trained, result: dict[str, Any]) -> str:

@@ -112,7 +112,7 @@ def status(path: Path) -> Status:
         state=state,
         step=step,
         steps=steps,
-        epoch=int(last.get("epoch", 1)),
+        epoch=max(int(beat.get("epoch", 1)) if lives else 1, int(last.get("epoch", 1))),
         epochs=config.train.epochs,
         seconds_left=left,
         images_per_second=rate,
