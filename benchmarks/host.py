@@ -17,7 +17,7 @@ import torch
 
 from fasttrain.errors import UserError
 
-_WARM_UP = "warmup"  # what the script calls a run for nothing
+WARM_UP = "warmup"  # what the script calls a run for nothing
 SHORT = 2000  # pictures of such a run: a batch of the script's, so that its eight epochs are steps
 
 
@@ -49,7 +49,7 @@ def prepare(script: ModuleType) -> Callable[[int | str], None]:
     network.compile()
 
     def train(run: int | str) -> None:
-        with _on_the_host(script, short=run == _WARM_UP):
+        with _on_the_host(script, short=run == WARM_UP):
             script.main(run, network)
 
     return train

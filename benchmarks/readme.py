@@ -35,9 +35,11 @@ def render(text: str, records: Path = FOLDER, page: Path = PAGES[0]) -> str:
     def table(match: re.Match[str]) -> str:
         name = match["name"]
         if name not in TABLES:
-            raise UserError(f"{page.name} asks for table {name!r}; there are {', '.join(TABLES)}")
-        table = TABLES[name](records).replace(_LINK, f"]({os.path.relpath(FOLDER, page.parent)}/")
-        return f"{match['open']}\n{table}\n{match['close']}"
+            raise UserError(
+                f"{page.relative_to(_ROOT)} asks for table {name!r}; there are {', '.join(TABLES)}"
+            )
+        drawn = TABLES[name](records).replace(_LINK, f"]({os.path.relpath(FOLDER, page.parent)}/")
+        return f"{match['open']}\n{drawn}\n{match['close']}"
 
     return _MARKED.sub(table, text)
 
@@ -175,7 +177,7 @@ def _rival(records: Path) -> str:
     ]
     ratios = (found["clock_over_clock"], found["wall_over_wall"])
     rows.append(["ours over theirs, pair by pair", "", *map(_spread, ratios)])
-    return _table(["", "test accuracy", "the field's clock", "whole process"], rows, [path])
+    return _table(["", "test accuracy", "the speedrun's clock", "whole process"], rows, [path])
 
 
 def _spread(figures: list[float]) -> str:

@@ -9,14 +9,15 @@ gets warm, trains with our seeds on our copy of the pictures, and its accuracy a
 it prints itself.
 
 Without a GPU `airbench94_muon.py` trains, too: in bfloat16, as halves are slow on CPUs, compiled
-without tuning, with the host's clock in place of the GPU's, and keeping the memory it frees, as
-ours does. It gets warm by eight steps in place of a whole run.
+without tuning, and with the host's clock in place of the GPU's. It gets warm by eight steps in
+place of a whole run. On any machine the process keeps the memory it frees, as ours does.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib.util
+import io
 import json
 import os
 import random
@@ -38,12 +39,11 @@ from fasttrain import memory
 from fasttrain.config import Data
 from fasttrain.data import sources
 from fasttrain.errors import FasttrainError, UserError
-from fasttrain.files import check_writable
+from fasttrain.files import check_writable, write_bytes
 
 Run = Callable[[int | str], object]
 """Trains once; `"warmup"` in place of a number is what the scripts call a run for nothing."""
 
-_WARM_UP = "warmup"
 _CLOCKS = ("time_seconds", "total_time_seconds")  # as the scripts name it
 
 
@@ -72,12 +72,12 @@ def prepare(script: ModuleType) -> Run:
     Raises:
         UserError: it is none of those that are known, or cannot train on this machine.
     """
-    if hasattr(script, "train_proxy"):
-        return partial(_filtered, script, _three_networks(script))
-    if not (hasattr(script, "CifarNet") and hasattr(script, "main")):
+    if not any(hasattr(script, name) for name in ("CifarNet", "train_proxy")):
         raise UserError(f"{script.__file__} is none of the speedruns that are known here")
     if not torch.cuda.is_available():
         return host.prepare(script)
+    if hasattr(script, "train_proxy"):
+        return partial(_filtered, script, _three_networks(script))
     network = script.CifarNet().cuda().to(memory_format=torch.channels_last)
     network.compile(mode="max-autotune")
     return partial(_plain, script, network)
@@ -152,14 +152,16 @@ def write_pictures(folder: Path) -> None:
             "labels": torch.tensor(split.labels).long()[order],
             "classes": list(store.classes),
         }
-        torch.save(content, target / f"{name}.pt")
+        whole = io.BytesIO()
+        torch.save(content, whole)
+        write_bytes(target / f"{name}.pt", whole.getvalue())
 
 
 def serve(script: ModuleType, seed: int | None) -> None:
     """Get warm, then train with one seed, or say `ready` and train with all that are read."""
     run = prepare(script)
     with _listening(script), redirect_stdout(sys.stderr):
-        run(_WARM_UP)
+        run(host.WARM_UP)
     if seed is not None:
         print(json.dumps(train(script, run, seed)), flush=True)
         return

@@ -19,7 +19,7 @@ from fasttrain.data.loader import Loader, Pictures, ResolvedLoader, choose
 from fasttrain.data.plan import TrainingPlan
 from fasttrain.data.store import Store
 from fasttrain.errors import UserError
-from fasttrain.runtime import Runtime
+from fasttrain.runtime import Runtime, settle_torch
 from fasttrain.training import optim, parts
 from fasttrain.training.average import Average
 from fasttrain.training.step import TrainingStep
@@ -53,7 +53,7 @@ class Workbench:
         """The loader that the configuration names."""
         runtime = Runtime(self.config.train)
         loader, _ = parts.training_loader(self.config, self.store, self.plan, runtime)
-        _close(runtime)
+        _close(runtime, self.config)
         return loader
 
     def batch(self) -> Pictures:
@@ -94,15 +94,16 @@ def assemble(config: Config, change: Callable[[optim.Optimizers], None] | None =
     average = Average(model, config.train.ema) if config.train.ema else None
     settings = parts.in_parts(config, runtime)
     step = TrainingStep(model, optimizer, runtime, settings, config.seed, average)
-    _close(runtime)
+    _close(runtime, config)
     model.train()
     return Workbench(config, store, plan, model, step, runtime)
 
 
-def _close(runtime: Runtime) -> None:
-    """Let another one follow; memory is looked after as in a run."""
+def _close(runtime: Runtime, config: Config) -> None:
+    """Let another one follow; memory and torch's settings stay those of a run."""
     runtime.close()
     memory.keep_freed()
+    settle_torch(config.train)
 
 
 def installed(names: Iterable[ResolvedLoader], device: torch.device) -> list[ResolvedLoader]:

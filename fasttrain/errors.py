@@ -34,7 +34,7 @@ class DivergedError(FasttrainError):
 
 
 class StoppedError(FasttrainError):
-    """A signal stopped the run and a checkpoint was written: run it again, and it goes on."""
+    """A signal stopped the run, behind a checkpoint or ahead of its first step: run it again."""
 
     exit_code = 75
     outcome = "stopped"

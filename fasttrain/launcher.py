@@ -29,10 +29,10 @@ def processes_asked_for(default_file: Path) -> int | None:
     import psutil
     import yaml
 
-    parent = psutil.Process().parent()
-    if "WORLD_SIZE" in os.environ or parent is None:
-        return None
     try:
+        parent = psutil.Process().parent()
+        if "WORLD_SIZE" in os.environ or parent is None:
+            return None
         words = [part for word in parent.cmdline() for part in word.split("=", 1)]
         if not _launches(words):
             return None
@@ -47,7 +47,15 @@ def processes_asked_for(default_file: Path) -> int | None:
             file = default_file
         settings = yaml.safe_load(file.read_text()) if file.is_file() else None
         return int((settings or {}).get("num_processes", 1))
-    except (psutil.Error, OSError, ValueError, IndexError, TypeError, yaml.YAMLError):
+    except (
+        psutil.Error,
+        OSError,
+        ValueError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        yaml.YAMLError,
+    ):
         return None  # what the launcher makes of its words is its own affair
 
 
@@ -57,5 +65,8 @@ def _launches(words: Sequence[str]) -> bool:
     return (
         "accelerate-launch" in names
         or "accelerate.commands.launch" in words
-        or ("accelerate", "launch") in pairwise(names)
+        or any(
+            program in ("accelerate", "accelerate.commands.accelerate_cli") and command == "launch"
+            for program, command in pairwise(names)
+        )
     )

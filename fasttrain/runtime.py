@@ -11,7 +11,7 @@ import os
 import platform
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,6 +24,7 @@ from accelerate.utils import DDPCommunicationHookType, broadcast_object_list
 from torch import Tensor, nn
 
 from fasttrain import memory
+from fasttrain.compiled import user_decides
 from fasttrain.compiler import settle
 from fasttrain.config import Train
 from fasttrain.errors import UserError
@@ -70,7 +71,6 @@ class Runtime:
         _check_gpus(train)
         check_launch()
         self._put_back = _global_settings()
-        _limit_threads()
         follow_launcher()
         self._timeout = _FOR_EVER
         if train.watchdog:
@@ -102,9 +102,7 @@ class Runtime:
         except UserError:
             self.close()
             raise
-        torch.set_float32_matmul_precision("highest" if train.deterministic else "high")
-        torch.use_deterministic_algorithms(train.deterministic)
-        torch.backends.cudnn.benchmark = not train.deterministic
+        settle_torch(train)
 
     @property
     def is_main(self) -> bool:
@@ -137,6 +135,8 @@ class Runtime:
         Args:
             module: What `prepare` returned.
         """
+        if self.world == 1:  # there is nobody to share them with
+            return nullcontext()
         context: AbstractContextManager[Any] = self._accelerator.no_sync(module)
         return context
 
@@ -228,6 +228,15 @@ class Runtime:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def settle_torch(train: Train) -> None:
+    """Settle what torch keeps for the whole process: threads, precision, choice of kernels."""
+    _limit_threads()
+    torch.set_float32_matmul_precision("highest" if train.deterministic else "high")
+    with user_decides():  # it imports the compiler
+        torch.use_deterministic_algorithms(train.deterministic)
+    torch.backends.cudnn.benchmark = not train.deterministic
+
+
 def _global_settings() -> Callable[[], None]:
     """What brings those of torch's settings back that a run changes for the whole process."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
@@ -242,12 +251,6 @@ def _global_settings() -> Callable[[], None]:
         torch.backends.cudnn.benchmark = benchmark
 
     return put_back
-
-
-def anywhere(train: Train) -> Runtime:
-    """Where a run is looked at: one on a GPU can be without one."""
-    device = "auto" if train.device == "cuda" else train.device
-    return Runtime(train.model_copy(update={"device": device}))
 
 
 def cpu_imitates_bf16() -> bool:

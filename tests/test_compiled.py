@@ -221,6 +221,42 @@ def test_a_run_carries_its_compiled_code_and_leaves_it_to_the_next(tmp_path: Pat
     assert names(cache_folder() / "compiled" / carried.name) >= {"sealed.json"}
 
 
+def test_what_an_uncompiled_run_imports_names_no_folder_for_later_ones() -> None:
+    code = "import os; from fasttrain.config import Train; from fasttrain.runtime import Runtime; "
+    code += "Runtime(Train(device='cpu', compile=False)).close(); "
+    code += "print(os.environ.get('TORCHINDUCTOR_CACHE_DIR'))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert ended.stdout == "None\n"
+
+
+def test_an_evaluation_takes_compiled_code_from_the_cache_and_leaves_the_runs_alone(
+    tmp_path: Path,
+) -> None:
+    if missing := missing_for_compile():
+        pytest.skip(f"torch.compile lacks {missing}")
+    run, aside = tmp_path / "run", tmp_path / "tmp"
+    aside.mkdir()
+    (tmp_path / "empty.yaml").write_text("name: empty\n")
+    settings = ["data.dataset=shapes", "data.validation=0", "data.batch_size=1000"]
+    settings += ["train.epochs=1", "train.device=cpu", "train.compile=true", "model.widths=[4]"]
+    for words in (
+        ["train", str(tmp_path / "empty.yaml"), *settings, "--run-dir", str(run)],
+        ["evaluate", str(run)],
+    ):
+        before = sorted(run.rglob("*"))
+        subprocess.run(
+            [sys.executable, "-m", "fasttrain", *words], check=True, stdout=subprocess.PIPE,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(aside)},
+        )  # fmt: skip
+    assert before == sorted(run.rglob("*"))
+    (carried,) = (run / "compiled").iterdir()
+    kept = cache_folder() / "compiled" / carried.name
+    assert names(kept) >= {name for name in names(carried) if not name.endswith(".lock")}
+    assert not [path for path in aside.iterdir() if path.name.startswith(("fasttrain", "torchind"))]
+
+
 KEPT_WITH_ITS_BACKWARD = """
 import sys
 from pathlib import Path

@@ -126,6 +126,7 @@ def test_on_a_cpu_it_works_in_bfloat16_and_gets_warm_with_few_pictures(
     path.write_text(SCRIPT)
     monkeypatch.chdir(pictures)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda _: None)
     script = speedrun.load(path)
     speedrun.serve(script, seed=0)
     warm, whole = script.SEEN
@@ -138,6 +139,7 @@ def test_on_a_cpu_it_works_in_bfloat16_and_gets_warm_with_few_pictures(
     [
         ("raise OSError('no such thing')", "cannot be imported: no such thing"),
         ("", "none of the speedruns that are known"),
+        ("def train_proxy(hyp, model, seed): pass", "trains on a GPU only"),
         (SCRIPT.replace("zeropower_via_newtonschulz5", "another"), "trains on a GPU only"),
         (SCRIPT.replace("locals(), is_final_entry=True", "{}, False"), "without a word"),
     ],

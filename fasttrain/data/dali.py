@@ -104,6 +104,8 @@ class DaliLoader:
         self._steps = iter(range(first, last))
         self._pipeline.schedule_run()
         for _ in range(first, last):
+            if this != self._pass:
+                raise RuntimeError("another pass over this loader has begun, which ended this one")
             images = self._take()
             batch, inputs = self._in_flight.popleft()
             self._pipeline.schedule_run()
@@ -113,8 +115,6 @@ class DaliLoader:
                 yield Pictures(images, self._labels[indices], batch.valid, mixing)
             finally:
                 self._keep_while_read((images, inputs))
-            if this != self._pass:
-                raise RuntimeError("another pass over this loader has begun, which ended this one")
 
     def _keep_while_read(self, batch: object) -> None:
         """Hold a delivered batch until the GPU has done what was asked of it so far.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal, Protocol
 
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,6 +24,8 @@ from fasttrain.data.transfer import to_device
 from fasttrain.errors import UserError
 
 ResolvedLoader = Literal["dali", "resident", "reference"]
+
+_SHARE = 0.25  # of the free memory, that a split may take
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,16 @@ def mixing_of(batch: Batch, device: torch.device) -> Tensor | None:
     return to_device(torch.from_numpy(batch.draws["mixing"]), device)
 
 
-def choose(name: LoaderName, device: torch.device) -> tuple[ResolvedLoader, str]:
+def choose(name: LoaderName, device: torch.device, pixels: int = 0) -> tuple[ResolvedLoader, str]:
     """Settle `auto`; return the loader's name and the reason in a few words.
+
+    `auto` is the resident loader, the fastest that was measured on CPUs and on a GPU, unless the
+    set is too large to lie in memory four bytes a pixel.
+
+    Args:
+        name: As configured.
+        device: Where batches are wanted.
+        pixels: Of the whole split.
 
     Raises:
         UserError: the loader that was asked for is not installed.
@@ -101,10 +112,16 @@ def choose(name: LoaderName, device: torch.device) -> tuple[ResolvedLoader, str]
         )
     if name != "auto":
         return name, "as configured"
-    if has_dali and device.type == "cuda":
-        return "dali", "DALI is installed and there is a GPU"
-    why = "there is no GPU" if has_dali else "DALI is not installed"
-    return "resident", f"{why}; the fastest that works here"
+    if has_dali and 4 * pixels > _SHARE * _free_memory(device):
+        return "dali", "the pictures are too many to lie in memory unpacked"
+    return "resident", "the fastest that was measured"
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def make_loader(

@@ -25,7 +25,7 @@ from fasttrain.data.randomness import Ints, permutation, random_integers, random
 
 Array = NDArray[Any]
 
-_KEPT = 5  # epochs: a GPU has up to two more planned, and the journal looks back at one
+_KEPT = 5  # epochs: a GPU has up to two more planned, and the journal looks back at one or two
 _PLAN_VERSION = 1  # part of the fingerprint: raise it when the same settings give other batches
 
 
@@ -141,7 +141,7 @@ class TrainingPlan(Plan):
         self._kept: dict[int, Batch] = {}
 
     def epoch(self, epoch: int) -> Batch:
-        """The whole epoch as one long batch; the last three are kept.
+        """The whole epoch as one long batch; the last few are kept.
 
         Any thread may ask: one plans an epoch ahead while another looks back at the last one.
         """

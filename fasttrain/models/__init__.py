@@ -61,6 +61,7 @@ def look_at(model: nn.Module, pictures: Iterable[Tensor]) -> None:
     for layer in model.modules():
         if isinstance(layer, Whitening):
             layer.look_at(pictures)
+            return
 
 
 def set_temperature(model: nn.Module, value: float) -> None:

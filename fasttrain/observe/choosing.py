@@ -80,7 +80,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _check_unmasked(config: Config) -> None:
     """Refuse what would be masked in the run's own config.yaml, which could not be used again.
 
-    What a run is tracked as may be: nothing reads it there.
+    What a run is tracked as may be: nothing takes it from there.
     """
     for key, value in flat(config.model_dump(mode="json", exclude={"track"})).items():
         if redact(str(value)) != str(value):

@@ -127,7 +127,10 @@ class RunFolder:
         Raises:
             UserError: there is no room, or no right to write there.
         """
-        write_text(self.config, redact(config.to_yaml()))
+        # By value first, as a mask has to be quoted.
+        track = config.track.model_copy(update={"project": redact(config.track.project)})
+        shown = config.model_copy(update={"track": track}).to_yaml()
+        write_text(self.config, redact(shown))
         self.conclude("running", None)
         if data is not None:
             _write_json(self.data, data)

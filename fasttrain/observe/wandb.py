@@ -82,7 +82,7 @@ class Follower:
             mode=self._mode,  # type: ignore[arg-type]  # the configuration has checked it
             config={
                 **yaml.safe_load(self._folder.config.read_text()),
-                "environment": read_json(self._folder.environment),
+                "environment": read_json(self._folder.environment) or {},
             },
             settings=wandb.Settings(
                 init_timeout=_SECONDS_TO_CONNECT, silent=True, console="off", program="fasttrain"

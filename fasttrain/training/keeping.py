@@ -87,8 +87,7 @@ class Keeper:
         whole = journal.sync()
         self._state.journal = journal.records
         snapshot = self._state.snapshot(done, accuracy)
-        if snapshot is not None:
-            self._saver.save(snapshot, whole)
+        self._saver.save(snapshot, whole)
         self.saved, self._saved_at = done, time.monotonic()
 
     def restore(self) -> int:

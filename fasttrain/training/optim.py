@@ -84,12 +84,13 @@ class Optimizers:
             )
         for key, member in self._members.items():
             places = {name: place for place, name in enumerate(self._weights(member))}
-            if unknown := [str(name) for name in state[key] if name not in places]:
+            known = places.keys() | places.values()  # older checkpoints name weights by places
+            if unknown := [name for name in state[key] if name not in known]:
                 raise UserError(
                     f"the checkpoint remembers '{unknown[0]}' for {key}, which has no such weight "
                     "here; resume with the run's own config.yaml"
                 )
-            remembered = {places[name]: found for name, found in state[key].items()}
+            remembered = {places.get(name, name): found for name, found in state[key].items()}
             settings = member.state_dict()["param_groups"]
             member.load_state_dict({"state": remembered, "param_groups": settings})
         self._groups = [group for each in self._members.values() for group in each.param_groups]

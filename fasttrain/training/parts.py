@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -29,7 +30,7 @@ from fasttrain.training.resizing import Resizer
 _EVALUATION_BATCH = {"cuda": 2500, "cpu": 250}
 _PICTURES_PER_CORE = 125  # of a part of a training step: fewer bring little memory, and are slower
 _LOOKED_AT = 5000  # pictures by which a network may set its first layer
-_LOOKED_AT_ONCE = {"cuda": 5000, "cpu": 250}  # of those: the patches of 250 take some 100 MB
+_LOOKED_AT_ONCE = {"cuda": 1000, "cpu": 250}  # of those: patches of 250 take up to 100 MB
 
 
 class Place(Protocol):
@@ -167,7 +168,8 @@ def training_loader(
     config: Config, store: Store, plan: TrainingPlan, runtime: Place
 ) -> tuple[Loader, str]:
     """The loader of the training batches, and why it was chosen."""
-    name, reason = choose(config.data.loader, runtime.device)
+    pixels = math.prod(store.train.images.shape[:3])
+    name, reason = choose(config.data.loader, runtime.device, pixels)
     transform = Transform(config.data.augment, store.mean, store.std)
     loader = make_loader(
         name,
@@ -190,7 +192,7 @@ def validation_split(config: Config, store: Store) -> Split:
 
 def evaluation_pass(config: Config, store: Store, split: Split, runtime: Place) -> Evaluation:
     """One pass over the whole of a split, unchanged and in order."""
-    name, _ = choose(config.data.loader, runtime.device)
+    name, _ = choose(config.data.loader, runtime.device, math.prod(split.images.shape[:3]))
     at_once = _at_once(_EVALUATION_BATCH[runtime.device.type], store.size)
     plan = EvaluationPlan(np.arange(len(split.labels)), at_once, runtime.world)
     loader = make_loader(

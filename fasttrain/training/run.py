@@ -26,7 +26,7 @@ from fasttrain.runtime import Runtime
 from fasttrain.training import agreement, parts
 from fasttrain.training.assembly import assemble
 from fasttrain.training.loop import Training
-from fasttrain.training.surroundings import compiled_code, enough_memory, place
+from fasttrain.training.surroundings import compiled_code, enough_memory, opened_runtime
 from fasttrain.watchdog import Watchdog
 
 Result = dict[str, Any]
@@ -62,7 +62,7 @@ def run(
     with StopRequest() as stop:
         parts.check(config)
         reporting.is_wanted(config.track)
-        with place(lambda: Runtime(config.train)) as runtime:
+        with opened_runtime(lambda: Runtime(config.train)) as runtime:
             return _run(config, runtime, stop, run_dir, resume, console, changed)
 
 
@@ -109,7 +109,7 @@ def _train(
     )
     heartbeat = Heartbeat(folder, config, watchdog)
     tell = _teller(console)
-    with ExitStack() as held, runtime.explain_losses(), enough_memory(config):
+    with ExitStack() as held, runtime.explain_losses(), enough_memory(_less_memory(config)):
         runtime.check_processes(config.train.processes)
         metrics = serving(config.track.metrics_port, heartbeat, tell)
         runtime.on_main(lambda: held.enter_context(metrics))
@@ -142,7 +142,7 @@ def _open_data(
 ) -> Store:
     """Open the data on every rank, and compare what they have before they go on.
 
-    Preparing it may take minutes: one process that is asked to stop does so meanwhile.
+    Preparing it may take minutes: one process that is asked to stop does so at the next picture.
     """
     store, problem = None, None
     try:
@@ -151,12 +151,13 @@ def _open_data(
             def show(what: str, done: int, total: int) -> None:
                 if stop.signal is not None and runtime.world == 1:
                     raise StoppedError(
-                        f"{stop.signal} stopped {folder.path} before its first step, {what}; run "
-                        "it again"
+                        f"{stop.signal} stopped {folder.path} while its data was prepared "
+                        f"({what}); go on with --run-dir {folder.path} --resume"
                     )
                 progress(what, done, total)
 
             store = sources.open_dataset(config.data, show)
+            show("done", 1, 1)
     except UserError as error:
         if runtime.world == 1:
             raise
@@ -165,6 +166,13 @@ def _open_data(
         data = store.digest if store else None
         agreement.check(runtime, config, folder, data, problem, resume, _teller(console))
     return cast(Store, store)
+
+
+def _less_memory(config: Config) -> str:
+    return (
+        f"choose a smaller data.batch_size than {config.data.batch_size}, or train.accumulate=N, "
+        "which takes it in N parts"
+    )
 
 
 def _tell_hang(runtime: Runtime, folder: RunFolder, line: str) -> None:

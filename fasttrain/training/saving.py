@@ -37,13 +37,16 @@ class Saver:
         self.written: Path | None = None
         self._reason = _NOTHING_TO_WRITE
 
-    def save(self, snapshot: Snapshot, journal: bool = True) -> None:
+    def save(self, snapshot: Snapshot | None, journal: bool = True) -> None:
         """Begin to write; waits only for the one before, should that still be written.
 
         Args:
-            snapshot: What is written.
+            snapshot: What is written; `None` where it would be of no use.
             journal: Whether all that led to it is in the journal, which it may not outlive.
         """
+        if snapshot is None:
+            self._reason = _NOTHING_TO_WRITE
+            return
         self.wait()
         if not journal:
             self._warn("the journal finds no room")
@@ -55,7 +58,9 @@ class Saver:
     def rate(self, score: float) -> None:
         """Note a validation accuracy that the last checkpoint was written without."""
         if self.written is not None:
-            with suppress(UserError, OSError, ValueError):  # a full or damaged disk ends no run
+            with suppress(
+                UserError, OSError, ValueError, TypeError
+            ):  # a full or damaged disk ends no run
                 checkpoint.rate(self.written, score)
 
     def wait(self) -> None:

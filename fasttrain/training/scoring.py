@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Literal
 
 from torch import nn
@@ -84,5 +85,6 @@ class Scoring:
 
     def close(self) -> None:
         """End the passes' loaders."""
-        for each in self._passes.values():
-            each.loader.close()
+        with ExitStack() as last:
+            for each in self._passes.values():
+                last.callback(each.loader.close)

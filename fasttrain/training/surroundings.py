@@ -17,7 +17,7 @@ from fasttrain.runtime import Runtime
 
 
 @contextmanager
-def place(make: Callable[[], Runtime]) -> Iterator[Runtime]:
+def opened_runtime(make: Callable[[], Runtime]) -> Iterator[Runtime]:
     """Where it runs: what `make` makes, until it is done."""
     with compiler.without_triton():
         runtime = make()
@@ -31,15 +31,12 @@ def place(make: Callable[[], Runtime]) -> Iterator[Runtime]:
 
 
 @contextmanager
-def enough_memory(config: Config) -> Iterator[None]:
+def enough_memory(mend: str) -> Iterator[None]:
     """Turn a GPU that is full into one line: to start again, as after a crash, would not help."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"data.batch_size={config.data.batch_size}: the GPU's memory is used up; choose a "
-            "smaller one, or train.accumulate=N, which takes it in N parts"
-        ) from error
+        raise UserError(f"the GPU's memory is used up; {mend}") from error
 
 
 @contextmanager

@@ -43,7 +43,8 @@ class Batches:
     """The batches that a run of `config` sees, on the device, in its order.
 
     Iterating goes over all epochs of `train`, or once over `validation` or `test`; as often as one
-    likes, and always with the same batches. Use it in a `with` block, or call `close`.
+    likes, one pass after the other, and always with the same batches. Use it in a `with` block, or
+    call `close`.
 
     Each batch is a `Pictures`: `images` (B, 3, H, W) float32 in channels-last memory, augmented and
     normalised; `labels` (B,) int64; `valid`, how many of the first rows count (others pad the last

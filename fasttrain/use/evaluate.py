@@ -9,15 +9,15 @@ from typing import Any
 
 from fasttrain import models
 from fasttrain.answers import interval
-from fasttrain.config import LoaderName, Tta
+from fasttrain.config import LoaderName, Train, Tta
 from fasttrain.data import sources
 from fasttrain.errors import UserError
 from fasttrain.observe.folder import open_run
-from fasttrain.runtime import anywhere
+from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, parts
 from fasttrain.training.evaluate import Evaluator
 from fasttrain.training.result import score
-from fasttrain.training.surroundings import compiled_code, enough_memory, place
+from fasttrain.training.surroundings import compiled_code, enough_memory, opened_runtime
 from fasttrain.use.choosing import choose
 
 
@@ -39,8 +39,8 @@ def evaluate(
     folder, config = open_run(run)
     chosen = choose(folder, config, best)
     with ExitStack() as held:
-        runtime = held.enter_context(place(lambda: anywhere(config.train)))
-        held.enter_context(enough_memory(config))
+        runtime = held.enter_context(opened_runtime(lambda: Runtime(_anywhere(config.train))))
+        held.enter_context(enough_memory("end what else uses it, or set CUDA_VISIBLE_DEVICES="))
         # Not the run's own folder of compiled code: it may still be training.
         aside = Path(held.enter_context(TemporaryDirectory(prefix="fasttrain-")))
         code = held.enter_context(compiled_code(config, runtime, aside, lambda _: None))
@@ -68,3 +68,9 @@ def evaluate(
         "calibration_error": answers.calibration_error(),
         "per_class": dict(zip(store.classes, found["per_class"], strict=True)),
     }
+
+
+def _anywhere(train: Train) -> Train:
+    """A run on a GPU can be scored without one."""
+    device = "auto" if train.device == "cuda" else train.device
+    return train.model_copy(update={"device": device})

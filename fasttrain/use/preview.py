@@ -104,7 +104,7 @@ def _deliver(
     config: Config, store: Store, plan: Excerpt, epochs: int, device: torch.device
 ) -> list[NDArray[np.uint8]]:
     """For each epoch the pictures, (rows, H, W, 3)."""
-    name, _ = choose(config.data.loader, device)
+    name, _ = choose(config.data.loader, device, math.prod(store.train.images.shape[:3]))
     transform = Transform(config.data.augment, store.mean, store.std, raw=True)
     loader = make_loader(
         name, store.train, plan, Shard(), transform, device, compile=False, workers=0

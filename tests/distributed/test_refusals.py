@@ -80,6 +80,7 @@ class Launched:
         ("python /bin/accelerate launch --num-processes=3 -m fasttrain train a.yaml", 3),
         ("python /bin/accelerate-launch --cpu --num_processes 2 -m fasttrain train a.yaml", 2),
         ("python -m accelerate.commands.launch --num_processes 2 -m fasttrain train a.yaml", 2),
+        ("python -m accelerate.commands.accelerate_cli launch --num_processes 2 train.py", 2),
         ("python /bin/accelerate launch --config_file 4.yaml -m fasttrain train a.yaml", 4),
         ("python /bin/accelerate launch --config_file 4.yaml --num_processes 2 train.py", 2),
         ("python /bin/accelerate launch -m fasttrain train a.yaml", 5),  # the user's own file

@@ -107,6 +107,8 @@ def test_a_planted_key_is_in_nothing_that_a_run_leaves_or_says(how: str, tmp_pat
     assert KEY not in ended.stdout + ended.stderr
     left = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert bool(left) == (how != "is refused")
+    if left:
+        assert load(tmp_path / "run" / "config.yaml").track.project == "***"
     for path in left:
         assert KEY.encode() not in path.read_bytes(), path
         assert WORD.encode() not in path.read_bytes(), path

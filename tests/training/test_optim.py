@@ -270,6 +270,19 @@ def test_a_weight_keeps_its_own_momentum_when_decay_begins() -> None:
         assert torch.equal(kept, old.state[weight]["momentum_buffer"])
 
 
+def test_an_older_state_names_weights_by_their_places() -> None:
+    model = network()
+    first = optim.build(settings(momentum=0.9, weight_decay=0.1), model)
+    train(model, first, range(2))
+    (member,) = first._members.values()
+    second = optim.build(settings(momentum=0.9, weight_decay=0.1), model)
+    second.load_state_dict({"sgd": member.state_dict()["state"]})
+    (taken,) = second._members.values()
+    for weight in model.parameters():
+        kept = taken.state[weight]["momentum_buffer"]
+        assert torch.equal(kept, member.state[weight]["momentum_buffer"])
+
+
 def test_the_state_of_another_network_is_refused() -> None:
     state = optim.build(settings(name="adamw"), network()).state_dict()
     state["adamw"]["another.weight"] = {}
