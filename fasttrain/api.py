@@ -85,7 +85,7 @@ def train(
     Raises:
         UserError: it cannot be run here.
         DivergedError: the loss or a gradient is not a finite number any more.
-        StoppedError: a signal asked for it; a checkpoint was written.
+        StoppedError: a signal asked for it, behind a checkpoint or ahead of the first step.
     """
     console = Screen(quiet)
     where = None if run_dir is None else Path(run_dir)

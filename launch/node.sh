@@ -2,7 +2,7 @@
 # What a scheduler starts once on each node. It starts the node's processes, has them write a
 # checkpoint when the scheduler ends the node, and ends with fasttrain's own exit code:
 #
-#   0   the run is complete          2  the user's mistake    75  stopped with a checkpoint:
+#   0   the run is complete          2  the user's mistake    75  stopped by a signal:
 #   1   a crash: start it again      3  training diverged         start it again
 #
 #   RUN_DIR=runs/mine launch/node.sh configs/advanced.yaml [KEY.PATH=VALUE ...]

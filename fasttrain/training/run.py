@@ -54,7 +54,7 @@ def run(
     Raises:
         UserError: the configuration cannot be run here.
         DivergedError: the loss or a gradient is not a finite number any more.
-        StoppedError: a signal asked for it; a checkpoint was written.
+        StoppedError: a signal asked for it, behind a checkpoint or ahead of the first step.
         LostPeerError: another rank, its machine or the network failed.
     """
     # Heard from the start: when one rank refuses, its launcher ends the others, and each of them
@@ -149,15 +149,11 @@ def _open_data(
         with working(console) as progress:
 
             def show(what: str, done: int, total: int) -> None:
-                if stop.signal is not None and runtime.world == 1:
-                    raise StoppedError(
-                        f"{stop.signal} stopped {folder.path} while its data was prepared "
-                        f"({what}); go on with --run-dir {folder.path} --resume"
-                    )
+                if runtime.world == 1:
+                    _stop_if_asked(stop, folder)
                 progress(what, done, total)
 
             store = sources.open_dataset(config.data, show)
-            show("done", 1, 1)
     except UserError as error:
         if runtime.world == 1:
             raise
@@ -166,6 +162,14 @@ def _open_data(
         data = store.digest if store else None
         agreement.check(runtime, config, folder, data, problem, resume, _teller(console))
     return cast(Store, store)
+
+
+def _stop_if_asked(stop: StopRequest, folder: RunFolder) -> None:
+    if stop.signal is not None:
+        raise StoppedError(
+            f"{stop.signal} stopped {folder.path} while its data was prepared; go on with "
+            f"--run-dir {folder.path} --resume"
+        )
 
 
 def _less_memory(config: Config) -> str:
