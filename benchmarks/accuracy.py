@@ -51,9 +51,9 @@ def measure(
             theirs.append(rival.run(against, seed, other))
     runs = {name: [run[name] for run in ours] for name in _NAMES}
     runs |= _compared(ours, theirs, settings.data.batch_size)
-    recipe = " ".join([settings.name, *overrides])
+    recipe, many = " ".join([settings.name, *overrides]), "s" * (seeds > 1)
     return Outcome(
-        title=f"{recipe}, {settings.train.epochs} epochs, {seeds} seeds",
+        title=f"{recipe}, {settings.train.epochs} epochs, {seeds} seed{many}",
         unit="accuracy as a share, seconds, images/s",
         runs=runs,
         settings=settings.model_dump(mode="json"),
