@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import sys
@@ -18,6 +19,8 @@ from benchmarks.__main__ import main
 from benchmarks.battery import Task, tasks, work
 from benchmarks.plot import draw
 from benchmarks.record import Outcome
+from benchmarks.workbench import assemble
+from fasttrain.config import load
 from fasttrain.errors import UserError
 from tests.distributed.launching import ROOT
 
@@ -112,6 +115,16 @@ def test_a_recipe_and_a_rival_are_compared_pair_by_pair(tmp_path: Path) -> None:
     assert results["wall_over_wall"] == [ours / theirs for ours, theirs in walls]
     pairs = zip(results["clock_over_clock"], results["wall_seconds"], strict=True)
     assert all(0 < ratio < wall for ratio, wall in pairs)
+
+
+def test_a_step_in_parts_is_measured_under_a_runs_own_settings() -> None:
+    words = ["train.accumulate=2", "train.device=cpu", "train.compile=false"]
+    bench = assemble(load(ROOT / "configs" / "demo.yaml", [*words, "train.deterministic=true"]))
+    try:
+        assert torch.are_deterministic_algorithms_enabled()
+        assert bench.images_per_second(itertools.repeat(bench.batch()), 1) > 0
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_a_run_that_fails_ends_a_benchmark_in_one_line(tmp_path: Path) -> None:
