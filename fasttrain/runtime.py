@@ -247,7 +247,8 @@ def _global_settings() -> Callable[[], None]:
     def put_back() -> None:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        with user_decides():
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
 
     return put_back

@@ -82,24 +82,24 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def call(
-    folder: Path, script: str, monkeypatch: pytest.MonkeyPatch, *words: str, seeds: str = ""
-) -> Result:
-    path = folder / "speedrun.py"
-    path.write_text(script)
-    monkeypatch.chdir(folder)
+@pytest.fixture
+def on_a_cpu(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder, in which nothing is compiled and no GPU seen; where the script goes."""
+    monkeypatch.chdir(pictures)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda _: None)
-    return CliRunner().invoke(
-        speedrun.main, [str(path), "--folder", str(folder), *words], input=seeds
-    )
+    return pictures / "speedrun.py"
 
 
-def test_one_run_ends_with_a_line_of_figures(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def call(path: Path, script: str, *words: str, seeds: str = "") -> Result:
+    path.write_text(script)
+    words = (str(path), "--folder", str(path.parent), *words)
+    return CliRunner().invoke(speedrun.main, words, input=seeds)
+
+
+def test_one_run_ends_with_a_line_of_figures(on_a_cpu: Path) -> None:
     load, event = torch.load, torch.cuda.Event
-    ended = call(pictures, SCRIPT, monkeypatch, "--seed", "3")
+    ended = call(on_a_cpu, SCRIPT, "--seed", "3")
     assert ended.exit_code == 0, ended.output
     (line,) = ended.stdout.splitlines()
     found = json.loads(line)
@@ -109,25 +109,17 @@ def test_one_run_ends_with_a_line_of_figures(
     assert "the run talks" in ended.stderr
 
 
-def test_a_contestant_says_when_it_is_warm_and_a_seed_decides(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = call(pictures, SCRIPT, monkeypatch, seeds="5\n6\n5\n")
+def test_a_contestant_says_when_it_is_warm_and_a_seed_decides(on_a_cpu: Path) -> None:
+    ended = call(on_a_cpu, SCRIPT, seeds="5\n6\n5\n")
     ready, *lines = ended.stdout.splitlines()
     assert ready == "ready"
     first, other, again = (json.loads(line)["accuracy"] for line in lines)
     assert first == again != other
 
 
-def test_on_a_cpu_it_works_in_bfloat16_and_gets_warm_with_few_pictures(
-    pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = pictures / "speedrun.py"
-    path.write_text(SCRIPT)
-    monkeypatch.chdir(pictures)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda _: None)
-    script = speedrun.load(path)
+def test_on_a_cpu_it_works_in_bfloat16_and_gets_warm_with_few_pictures(on_a_cpu: Path) -> None:
+    on_a_cpu.write_text(SCRIPT)
+    script = speedrun.load(on_a_cpu)
     speedrun.serve(script, seed=0)
     warm, whole = script.SEEN
     assert warm == (torch.float32, torch.bfloat16, host.SHORT)
@@ -144,10 +136,8 @@ def test_on_a_cpu_it_works_in_bfloat16_and_gets_warm_with_few_pictures(
         (SCRIPT.replace("locals(), is_final_entry=True", "{}, False"), "without a word"),
     ],
 )
-def test_what_cannot_take_part_is_one_line(
-    script: str, reason: str, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ended = call(pictures, script, monkeypatch, "--seed", "0")
+def test_what_cannot_take_part_is_one_line(script: str, reason: str, on_a_cpu: Path) -> None:
+    ended = call(on_a_cpu, script, "--seed", "0")
     assert ended.exit_code == 2
     assert reason in ended.stderr.splitlines()[-1]
 

@@ -21,14 +21,13 @@ from fasttrain.config import Crop, Cutout
 from fasttrain.data.affine import Size
 from fasttrain.data.augment import Transform, mirror_border
 from fasttrain.data.colour import matrices, measure_all
-from fasttrain.data.loader import Pictures, as_tensors, mixing_of
+from fasttrain.data.loader import Pictures, as_tensors, fits, mixing_of
 from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.store import Split, let_go
 from fasttrain.data.transfer import to_device
 
 _PREFETCH = 2
 _BATCHES_IN_USE = 4  # how far the host may run ahead of a GPU that still reads delivered batches
-_SHARE = 0.25  # of a GPU's free memory, that a split may take
 _MOVES = ("crop", "flip", "vertical_flip")  # geometry in whole pixels
 Array = NDArray[Any]
 
@@ -65,7 +64,7 @@ class DaliLoader:
         self._statistics = measure_all(split.images) if transform.recolors else None
         self._split, self._on_gpu = split, device.type == "cuda"
         self._images: torch.Tensor | None = None
-        if self._on_gpu and split.images.nbytes < _SHARE * torch.cuda.mem_get_info(device)[0]:
+        if self._on_gpu and fits(split.images.nbytes, device):
             # Then nothing but the plan's numbers crosses the bus.
             self._images = torch.from_numpy(np.array(split.images)).to(device)
             let_go(split.images)

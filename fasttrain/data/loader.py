@@ -112,9 +112,14 @@ def choose(name: LoaderName, device: torch.device, pixels: int = 0) -> tuple[Res
         )
     if name != "auto":
         return name, "as configured"
-    if has_dali and 4 * pixels > _SHARE * _free_memory(device):
+    if has_dali and not fits(4 * pixels, device):
         return "dali", "the pictures are too many to lie in memory unpacked"
     return "resident", "the fastest that was measured"
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether a split of so many bytes may lie in the device's memory, beside all else."""
+    return size <= _SHARE * _free_memory(device)
 
 
 def _free_memory(device: torch.device) -> int:

@@ -58,9 +58,8 @@ class Saver:
     def rate(self, score: float) -> None:
         """Note a validation accuracy that the last checkpoint was written without."""
         if self.written is not None:
-            with suppress(
-                UserError, OSError, ValueError, TypeError
-            ):  # a full or damaged disk ends no run
+            # A disk that is full or damaged ends no run.
+            with suppress(UserError, OSError, ValueError, TypeError):
                 checkpoint.rate(self.written, score)
 
     def wait(self) -> None:
