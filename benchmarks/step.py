@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from benchmarks.record import Outcome
-from benchmarks.workbench import assemble, enough_steps
+from benchmarks.workbench import Workbench, assemble, enough_steps
 from fasttrain.config import Config, load
 from fasttrain.models.summary import summarize
 from fasttrain.training.optim import Optimizers
 
 _MATRIX = 4096
 
-EAGER, FUSED = "eager, fp32", "fused optimiser"
+EAGER, FUSED, RECORDED = "eager, fp32", "fused optimiser", "CUDA graphs"
 VARIANTS: dict[str, dict[str, Any]] = {
     EAGER: {"precision": "fp32", "compile": False, "channels_last": False},
     "channels last": {"precision": "fp32", "compile": False, "channels_last": True},
@@ -37,8 +37,7 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
     """Time every variant's step; images/s."""
     repetitions, seconds = (3, 1.0) if quick else (7, 3.0)
     base = load(config, overrides)
-    variants = {name: assemble(_with(base, words), _unfuse) for name, words in VARIANTS.items()}
-    variants[FUSED] = assemble(_with(base, VARIANTS["compiled"]))
+    variants = _variants(base)
     bench = variants[FUSED]
     pictures = bench.batch()
     # Loaders deliver channels last, which would decide the layout of the network, too.
@@ -66,6 +65,17 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
             {"matrix_product_flops": matrix_rates(bench.runtime.device, repetitions)},
         ],
     )
+
+
+def _variants(base: Config) -> dict[str, Workbench]:
+    """All of them, each with what the ones before it have; the last is for a GPU alone."""
+    base = _with(base, {"cuda_graphs": False})
+    variants = {name: assemble(_with(base, words), _unfuse) for name, words in VARIANTS.items()}
+    variants[FUSED] = assemble(_with(base, VARIANTS["compiled"]))
+    if variants[FUSED].runtime.device.type == "cuda":
+        recorded = {**VARIANTS["compiled"], "cuda_graphs": True}
+        variants[RECORDED] = assemble(_with(base, recorded))
+    return variants
 
 
 def _with(config: Config, words: dict[str, Any]) -> Config:

@@ -197,7 +197,7 @@ class Runtime:
         return Vote(self.world, self._timeout)
 
     def uses_graphs(self, train: Train) -> bool:
-        """Whether a step's passes are handed to the GPU as CUDA graphs.
+        """Whether a step is recorded and handed to the GPU as one piece, a CUDA graph.
 
         Args:
             train: Its `accumulate` is a number (`parts.in_parts`).
@@ -206,8 +206,7 @@ class Runtime:
             UserError: that is wanted, and cannot be done.
         """
         can = self.device.type == "cuda" and self.compile and self.world == 1
-        # The gradients of a part lie in memory that the next part's graph writes to.
-        can = can and train.accumulate == 1
+        can = can and train.accumulate == 1  # parts are for batches that memory is scarce for
         if train.cuda_graphs is True and not can:
             raise UserError(
                 "train.cuda_graphs=true: it takes one process on a GPU, a compiled step and "

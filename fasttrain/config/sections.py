@@ -120,8 +120,8 @@ class Train(Section):
     gradients are summed over the ranks: bf16 sends half as many bytes, for slow networks.
     `accumulate` is in how many parts a step takes its batch: more need less memory. `auto` is one,
     but on a CPU one for each `model.ghost_batch` or few of them, which changes no result but for
-    rounding. `cuda_graphs` hands a step's forward and backward pass to the GPU as one piece each,
-    not kernel by kernel; `auto` does where it can be done: compiled, on one GPU, in one part.
+    rounding. `cuda_graphs` hands a whole step to the GPU as one piece, not kernel by kernel; `auto`
+    does where it can be done: compiled, on one GPU, in one part.
     """
 
     epochs: Whole = Field(10, ge=1)

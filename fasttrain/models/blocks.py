@@ -5,7 +5,7 @@ Shapes: B pictures, C channels, H x W pixels.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fasttrain.models.pooling import global_max_pool, max_pool_2x2
 
+_PIXELS = (1, 3, 4)  # of ghost batches, (G, B', C, H, W)
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
@@ -49,6 +50,40 @@ def norm(channels: int, wanted: bool = True) -> nn.Module:
     return nn.BatchNorm2d(channels) if wanted else nn.Identity()
 
 
+class _GhostNorm(torch.autograd.Function):
+    """Batch norm of each of G ghost batches, (G, B', C, H, W), and the statistics it went by.
+
+    Its gradient in closed form (Ioffe and Szegedy, section 3): two sums over the pixels, taken
+    together, and one pass. Derived step by step it is three sums and copies in full precision,
+    half as many bytes again for a GPU to move in a step of a shallow network.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, ghosts: Tensor, weight: Tensor, bias: Tensor, epsilon: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        values = ghosts.float()
+        variance, mean = torch.var_mean(values, dim=_PIXELS, correction=0, keepdim=True)
+        inverse = torch.rsqrt(variance + epsilon)
+        scale = weight[:, None, None] * inverse
+        ctx.save_for_backward(ghosts, weight, mean, inverse)
+        ctx.mark_non_differentiable(mean, variance)
+        return ((values - mean) * scale + bias[:, None, None]).to(ghosts.dtype), mean, variance
+
+    @staticmethod
+    def backward(
+        ctx: Any, gradient: Tensor, _mean: Tensor, _variance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        ghosts, weight, mean, inverse = ctx.saved_tensors
+        slopes, normalised = gradient.float(), (ghosts.float() - mean) * inverse
+        sums = slopes.sum(dim=_PIXELS, keepdim=True)
+        products = (slopes * normalised).sum(dim=_PIXELS, keepdim=True)
+        count = ghosts[0, :, 0].numel()
+        centred = slopes - sums / count - normalised * (products / count)
+        own = (weight[:, None, None] * inverse * centred).to(ghosts.dtype)
+        return own, products.sum(dim=0).flatten(), sums.sum(dim=0).flatten(), None
+
+
 class GhostBatchNorm2d(nn.BatchNorm2d):
     """Batch norm that takes every `ghost_batch` pictures for a batch of their own.
 
@@ -78,12 +113,11 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
             raise ValueError(
                 f"{len(images)} pictures are no whole number of ghost batches of {self.ghost_batch}"
             )
-        ghosts = images.view(-1, self.ghost_batch, *images.shape[1:]).float()
-        variance, mean = torch.var_mean(ghosts, dim=(1, 3, 4), correction=0, keepdim=True)
+        ghosts = images.view(-1, self.ghost_batch, *images.shape[1:])
+        normalised, mean, variance = _GhostNorm.apply(ghosts, self.weight, self.bias, self.eps)
         self._follow(mean, variance, ghosts[0, :, 0].numel())
-        scale = self.weight[:, None, None] * torch.rsqrt(variance + self.eps)
-        normalised: Tensor = (ghosts - mean) * scale + self.bias[:, None, None]
-        return normalised.to(images.dtype).flatten(0, 1)
+        flat: Tensor = normalised.flatten(0, 1)
+        return flat
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:

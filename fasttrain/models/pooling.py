@@ -36,17 +36,25 @@ class _MaxPool(torch.autograd.Function):
         )
         a, b, c, d = corners
         above, below = torch.maximum(a, b), torch.maximum(c, d)
-        # 0 to 3, as numbers of the pictures' own type: vectors of one width throughout.
-        right_above, right_below = (b > a).to(images.dtype), (d > c).to(images.dtype)
-        ctx.save_for_backward(torch.where(below > above, 2 + right_below, right_above))
+        # 0 to 3; on a CPU as numbers of the pictures' own type: vectors of one width throughout.
+        kind = torch.int8 if images.is_cuda else images.dtype
+        right_above, right_below = (b > a).to(kind), (d > c).to(kind)
+        places = torch.where(below > above, 2 + right_below, right_above)
+        # As the backward pass takes them: the compiler puts off what it has yet to rearrange to the
+        # end of the forward pass, and reads all the pictures again for it.
+        ctx.save_for_backward(_blocks(places))
         ctx.size = images.shape[2:]
         return torch.maximum(above, below)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (places,) = ctx.saved_tensors
+        if gradient.is_cuda:
+            # A view of what is in memory: without it the compiler would compute what comes before
+            # for each of the four pixels of a block again.
+            gradient = gradient.as_strided(gradient.size(), gradient.stride())
         corner = torch.arange(4, dtype=places.dtype, device=places.device).view(2, 1, 2, 1)
-        spread = torch.where(_blocks(places) == corner, _blocks(gradient), 0)
+        spread = torch.where(places == corner, _blocks(gradient), 0)
         even = spread.flatten(3, 4).flatten(1, 2)  # (B, H, W, C) but for an odd last row or column
         batch, height, width, channels = even.shape
         # `F.pad` would do; but for it the compiler has all that comes before change its layout.

@@ -47,9 +47,10 @@ class Whitening(nn.Module):
         covariance, count = torch.zeros(1, dtype=torch.float64), 0
         for images in pictures:
             patches = images.double().unfold(2, self._patch, 1).unfold(3, self._patch, 1)
-            numbers = patches.permute(1, 4, 5, 0, 2, 3).flatten(3).flatten(0, 2)  # (3 p p, patches)
-            covariance = covariance.to(images.device) + numbers @ numbers.T
-            count += numbers.shape[1]
+            numbers = patches.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)  # (N, 3 p p, ...)
+            # A product for each picture: a GPU takes one of a few long rows as slowly as one row.
+            covariance = covariance.to(images.device) + (numbers @ numbers.mT).sum(dim=0)
+            count += len(numbers) * numbers.shape[2]
         variances, axes = torch.linalg.eigh((covariance / count).cpu())  # too small for a GPU
         kernels = (axes / (variances + self._epsilon).sqrt()).T.flip(0)
         # An eigenvector's sign is anyone's choice: the largest number is made positive.

@@ -99,7 +99,7 @@ class Muon(torch.optim.Optimizer):
         momentum: Tensor = state["momentum"]
         return momentum
 
-    def _apply(self, weights: list[Tensor], directions: list[Tensor], lr: float) -> None:
+    def _apply(self, weights: list[Tensor], directions: list[Tensor], lr: float | Tensor) -> None:
         """Move the weights along the orthogonalised directions."""
         views = [_channels_behind(weight) for weight in weights]
         matrices = [as_matrix(direction) for direction in directions]
@@ -109,7 +109,9 @@ class Muon(torch.optim.Optimizer):
             shaped = [each.view_as(view) for each, view in zip(updates, moved, strict=True)]
             if self._scale != "none":
                 torch._foreach_mul_(shaped, [self._factor(*matrices[at].shape) for at in places])
-            torch._foreach_add_(moved, shaped, alpha=-lr)
+            if isinstance(lr, Tensor):  # on the device: a recorded update reads it there
+                torch._foreach_mul_(shaped, lr)
+            torch._foreach_add_(moved, shaped, alpha=-1 if isinstance(lr, Tensor) else -lr)
 
     def _factor(self, rows: int, columns: int) -> float:
         if self._scale == "shape":

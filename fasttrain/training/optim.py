@@ -16,9 +16,10 @@ from fasttrain.training.muon import Muon
 class Optimizers:
     """One or two torch optimisers that are used as one.
 
-    Every parameter group keeps its own rate; `step` multiplies all of them by one factor. The
+    Every parameter group keeps its own rate; `set_rates` multiplies all of them by one factor. The
     product reaches the kernels as a plain number, by value: nothing is copied to the device, and
     because the update is no part of a compiled graph nothing is compiled again when it changes.
+    Only where updates are recorded do kernels read it from the device's memory (`keep_rates_on`).
 
     Args:
         members: By name, which state files use.
@@ -33,6 +34,7 @@ class Optimizers:
         self._names = {id(weight): name for name, weight in named.items()}
         self._groups = [group for each in members.values() for group in each.param_groups]
         self._rates = [float(group["lr"]) for group in self._groups]
+        self._on_device: tuple[Tensor, Tensor] | None = None  # the rates, and times the factor
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -40,14 +42,42 @@ class Optimizers:
         return self._groups
 
     def step(self, factor: float = 1.0, skip: Tensor | None = None) -> None:
-        """Update the parameters at `factor` times their groups' rates.
+        """Update the parameters at `factor` times their groups' rates; see `update`."""
+        self.set_rates(factor)
+        self.update(skip)
 
-        Args:
-            factor: Of all rates.
-            skip: () on the device; where it is 1 nothing changes, which takes no look at it.
-        """
+    def set_rates(self, factor: float) -> None:
+        """Multiply all groups' own rates by `factor`, for the updates that follow."""
+        if self._on_device is not None:
+            rates, now = self._on_device
+            torch.mul(rates, factor, out=now)
+            return
         for group, rate in zip(self._groups, self._rates, strict=True):
             group["lr"] = rate * factor
+
+    def keep_rates_on(self, device: torch.device) -> None:
+        """Let kernels read the rates from memory, so that a recorded update follows them."""
+        rates = torch.tensor(self._rates, device=device)
+        now = rates.clone()
+        self._on_device = rates, now
+        for group, rate in zip(self._groups, now, strict=True):
+            group["lr"] = rate
+            if "capturable" in group:  # AdamW asks for it
+                group["capturable"] = True
+        for member in self._members.values():  # and would warn where an update is not recorded
+            member._warned_capturable_if_run_uncaptured = True
+
+    def begin(self) -> None:
+        """Make what is remembered, and change nothing; gradients have to be there."""
+        device = self._groups[0]["params"][0].device
+        self.update(torch.ones((), device=device))
+
+    def update(self, skip: Tensor | None = None) -> None:
+        """Update the parameters.
+
+        Args:
+            skip: () on the device; where it is 1 nothing changes, which takes no look at it.
+        """
         for member in self._members.values():
             if skip is not None:
                 _begin_momentum(member)
@@ -93,6 +123,7 @@ class Optimizers:
             remembered = {places.get(name, name): found for name, found in state[key].items()}
             settings = member.state_dict()["param_groups"]
             member.load_state_dict({"state": remembered, "param_groups": settings})
+        self._on_device = None
         self._groups = [group for each in self._members.values() for group in each.param_groups]
 
     def _weights(self, member: torch.optim.Optimizer) -> dict[str, nn.Parameter]:

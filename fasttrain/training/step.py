@@ -5,8 +5,9 @@ Shapes: B is this rank's slice of the batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,35 @@ from fasttrain.data.mixing import label_weights, mix, swap
 from fasttrain.runtime import Runtime
 from fasttrain.training.average import Average
 from fasttrain.training.counters import Counters
+from fasttrain.training.graphs import Recorded
 from fasttrain.training.optim import Optimizers
 from fasttrain.training.randomness import Randomness
 from fasttrain.training.resizing import Matrices, Resizer, resize
 
-_CALLS_TO_RECORD = 3  # torch's CUDA graphs: the first call makes ready, the second records
+_CALLS_BEFORE_RECORDING = 2  # in which code is generated, kernels are chosen and memory is found
+
+# What the compiler may compute again, in operations and reads, before it rather writes it down. A
+# GPU computes faster than it writes: with its defaults, made for other networks, the backward
+# passes of ours move up to two and a half times as many bytes.
+_ON_GPU: dict[str, str | int | bool | Callable[..., object]] = {
+    "realize_opcount_threshold": 200,
+    "realize_reads_threshold": 16,
+    "realize_acc_reads_threshold": 32,
+}
+
+
+class Outcome(NamedTuple):
+    """What an update came to, on the device.
+
+    Attributes:
+        sums: (3,) over its pictures: the loss, the right answers, the pictures.
+        norm: () of its gradient.
+        skip: () 1 where it was left out, 0 where not; `None` where none ever is.
+    """
+
+    sums: Tensor
+    norm: Tensor
+    skip: Tensor | None
 
 
 class Objective(nn.Module):
@@ -127,9 +152,10 @@ class TrainingStep:
         self._randomness = Randomness(seed, runtime.rank, runtime.device)
         joined = runtime.prepare(Objective(model, train.label_smoothing, runtime.bf16))
         self._graphs = runtime.uses_graphs(train)
-        mode = "reduce-overhead" if self._graphs else None
+        self._recorded: dict[tuple[int, int] | None, Recorded[Outcome]] = {}
+        options = _ON_GPU if runtime.device.type == "cuda" else None
         self._objective = (
-            torch.compile(joined, dynamic=False, mode=mode) if runtime.compile else joined
+            torch.compile(joined, dynamic=False, options=options) if runtime.compile else joined
         )
         self._no_sync = partial(runtime.no_sync, joined)
         # The share of a part in the mean loss of its batch: where its backward pass begins.
@@ -149,26 +175,33 @@ class TrainingStep:
             factor: Of the optimiser's rates.
         """
         self._randomness.seed(step)
+        self._optimizer.set_rates(factor)
         before = [value.clone() for value in self._kept]
         smaller = self._resizer(step) if self._resizer else None
+        recorded = self._recorded.get(_size(smaller))
+        done = recorded(pictures) if recorded else self._update(pictures, smaller)
+        self.counters.note(step, done.sums, done.norm)
+        if self._average is not None:
+            self._average.update(step)
+        for value, old in zip(self._kept, before, strict=True):
+            torch.where(done.skip.bool(), old, value, out=value)  # type: ignore[union-attr]
+
+    def _update(self, pictures: Pictures, smaller: Matrices | None) -> Outcome:
+        """Compute the gradient over `pictures` and let the optimiser use it."""
         *first, last = pictures.split(len(pictures.labels) // self._parts)
         figures = [self._backward_alone(part, smaller) for part in first]
         figures.append(self._backward(last, smaller))  # over several ranks, gradients meet here
         norm = self._clip()
-        self.counters.note(step, _sum(figures), norm)
         # The gradient is the same on all ranks, so all of them skip or none.
         skip = (~norm.isfinite()).float() if self._skips else None
-        self._optimizer.step(factor, skip)
+        self._optimizer.update(skip)
         self._optimizer.zero_grad()
-        if self._average is not None:
-            self._average.update(step)
-        for value, old in zip(self._kept, before, strict=True):
-            torch.where(skip.bool(), old, value, out=value)  # type: ignore[union-attr]
+        return Outcome(_sum(figures), norm, skip)
 
     def warm_up(self, step: int, pictures: Pictures) -> None:
         """Let code be generated for all sizes that come later; nothing that is trained changes.
 
-        CUDA graphs are recorded, too, and so for the present size as well.
+        On a GPU the updates are recorded, too, and so for the present size as well.
 
         More than two ranks also exchange gradients once: torch orders them anew after the first
         time, and sums of three numbers depend on it. So a run that goes on adds as it would have.
@@ -183,13 +216,26 @@ class TrainingStep:
         buffers = list(self._model.buffers())
         before = [buffer.clone() for buffer in buffers]
         for smaller in sizes:
-            for _ in range(_CALLS_TO_RECORD if self._graphs else 1):
+            for _ in range(_CALLS_BEFORE_RECORDING if self._graphs else 1):
                 part = pictures.split(len(pictures.labels) // self._parts)[-1]
                 self._backward(part, smaller)
-                self._optimizer.zero_grad()  # a recorded graph writes its gradients anew
+                if self._graphs:
+                    self._optimizer.begin()
+                self._optimizer.zero_grad()
             memory.trim()
         for buffer, old in zip(buffers, before, strict=True):
             buffer.copy_(old)
+        if self._graphs:
+            self._record(pictures, sizes)
+
+    def _record(self, pictures: Pictures, sizes: list[Matrices | None]) -> None:
+        """Record the update for every size, anew: where things are may have changed."""
+        self._recorded.clear()
+        self._optimizer.keep_rates_on(pictures.images.device)
+        pool = torch.cuda.graph_pool_handle()
+        for smaller in sizes:
+            update = partial(self._update, smaller=smaller)
+            self._recorded[_size(smaller)] = Recorded(update, pictures, pool)
 
     def _backward_alone(self, part: Pictures, smaller: Matrices | None) -> Tensor:
         with self._no_sync():
@@ -208,6 +254,11 @@ class TrainingStep:
         if self._clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._weights, self._clip_norm, norm, foreach=True)
         return norm
+
+
+def _size(smaller: Matrices | None) -> tuple[int, int] | None:
+    """Height and width that pictures are made to have; `None` for their own."""
+    return None if smaller is None else (len(smaller.rows), smaller.columns.shape[1])
 
 
 def _sum(figures: list[Tensor]) -> Tensor:

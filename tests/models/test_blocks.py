@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from fasttrain.models.blocks import (
     activation,
     dropout,
 )
+from fasttrain.training.step import _ON_GPU
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9)])
@@ -126,6 +129,21 @@ def test_half_precision_goes_through_ghost_batches_as_through_batch_norm() -> No
     assert found.dtype == wanted.dtype == torch.bfloat16
     torch.testing.assert_close(found, wanted)
     torch.testing.assert_close(ghost.state_dict(), plain.state_dict())  # whole precision
+
+
+@pytest.mark.gpu
+def test_ghost_batches_on_a_gpu() -> None:
+    ghost, plain = (each.cuda() for each in norms(4))
+    images, twins = (channels_last(8).detach().bfloat16().cuda().requires_grad_() for _ in range(2))
+    twins.data.copy_(images.data)
+    options: Any = _ON_GPU
+    found = torch.compile(ghost, dynamic=False, options=options)(images)
+    wanted = torch.cat([plain(part.float()) for part in twins.split(4)])
+    torch.testing.assert_close(found.float(), wanted, rtol=0.01, atol=0.01)
+    found.float().square().sum().backward()
+    wanted.square().sum().backward()
+    for own, their in ((images, twins), (ghost.weight, plain.weight), (ghost.bias, plain.bias)):
+        torch.testing.assert_close(own.grad, their.grad, rtol=0.02, atol=0.02)
 
 
 def test_a_ghost_batch_that_is_cut_off_is_refused() -> None:

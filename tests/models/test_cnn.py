@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -137,3 +139,21 @@ def test_the_gradient_of_pooling_goes_to_the_first_maximum(
     (theirs,) = torch.autograd.grad((F.max_pool2d(images, 2) * weights).sum(), images)
     assert torch.equal(ours, theirs)
     assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("size", [(7, 6), (8, 8), (2, 3)])
+def test_pooling_on_a_gpu(size: tuple[int, int], compiled: bool) -> None:
+    images = pictures(2, 16, *size).round(decimals=0).bfloat16().cuda()  # many are equal
+    images = images.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def among_others(pool: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda each: F.silu(pool(2 * each)).float().sum()
+
+    ours, theirs = among_others(max_pool_2x2), among_others(lambda each: F.max_pool2d(each, 2))
+    ours = torch.compile(ours, dynamic=False) if compiled else ours
+    torch.testing.assert_close(ours(images), theirs(images), rtol=0.01, atol=0.1)
+    (own,), (their,) = (torch.autograd.grad(each(images), images) for each in (ours, theirs))
+    torch.testing.assert_close(own, their, rtol=0.02, atol=0.02)
+    assert torch.equal(own != 0, their != 0), "the first of equal maxima"
