@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fasttrain.config import WhitenedCnnModel
 from fasttrain.models.blocks import GhostBatchNorm2d, activation, init_kaiming
+from fasttrain.models.convolution import Convolution3x3
 from fasttrain.models.pooling import global_max_pool, max_pool_2x2
 from fasttrain.models.whitening import Whitening
 
@@ -71,7 +72,7 @@ class _Group(nn.Module):
 
 def _convolution(model: WhitenedCnnModel, inputs: int, outputs: int) -> nn.Conv2d:
     """A 3x3 convolution; `dirac` passes its first inputs on and draws the rest at random."""
-    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    convolution = Convolution3x3(inputs, outputs)
     with torch.no_grad():
         if model.init == "dirac":
             nn.init.dirac_(convolution.weight[: min(inputs, outputs)])

@@ -143,7 +143,7 @@ def test_ghost_batches_on_a_gpu() -> None:
     found.float().square().sum().backward()
     wanted.square().sum().backward()
     for own, their in ((images, twins), (ghost.weight, plain.weight), (ghost.bias, plain.bias)):
-        torch.testing.assert_close(own.grad, their.grad, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(own.grad, their.grad, rtol=0.05, atol=0.06)  # of bfloat16
 
 
 def test_a_ghost_batch_that_is_cut_off_is_refused() -> None:

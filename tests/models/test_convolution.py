@@ -1,0 +1,69 @@
+"""The convolution that is a matrix product backwards is torch's own, forwards and backwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fasttrain.models import convolution
+from fasttrain.models.convolution import Convolution3x3, weight_gradient
+
+
+def channels_last(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    images = torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (3, 5), (1, 1), (2, 6)])
+def test_the_gradient_of_a_kernel(size: tuple[int, int]) -> None:
+    images, slopes = channels_last(4, 6, *size), channels_last(4, 5, *size)
+    kernel = torch.zeros(5, 6, 3, 3, dtype=torch.float64, requires_grad=True)
+    (wanted,) = torch.autograd.grad((F.conv2d(images, kernel, padding=1) * slopes).sum(), kernel)
+    torch.testing.assert_close(weight_gradient(images, slopes), wanted)
+
+
+def both(inputs: int) -> tuple[Convolution3x3, nn.Conv2d]:
+    torch.manual_seed(0)
+    ours = Convolution3x3(inputs, 8)
+    theirs = nn.Conv2d(inputs, 8, 3, padding=1, bias=False)
+    theirs.load_state_dict(ours.state_dict())
+    return tuple(each.to(memory_format=torch.channels_last) for each in (ours, theirs))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("inputs", [8, 128])
+def test_in_bfloat16_it_is_torchs_own(
+    inputs: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = both(inputs)
+    products: list[int] = []
+    found = convolution.weight_gradient
+    monkeypatch.setattr(
+        convolution, "weight_gradient", lambda *words: (products.append(1), found(*words))[1]
+    )
+    images = channels_last(6, inputs, 5, 4, dtype=torch.float32)
+    slopes = channels_last(6, 8, 5, 4, dtype=torch.float32)
+
+    def run(one: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        leaf = images.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            output = one(leaf)
+        (output.float() * slopes).sum().backward()
+        assert leaf.grad is not None
+        return output, leaf.grad, one.get_parameter("weight").grad  # type: ignore[return-value]
+
+    own = run(torch.compile(ours, dynamic=False) if compiled else ours)  # type: ignore[arg-type]
+    assert bool(products) == (inputs == 128)
+    for mine, their in zip(own, run(theirs), strict=True):
+        assert mine.dtype == their.dtype
+        torch.testing.assert_close(mine, their, rtol=0.02, atol=0.02)
+
+
+def test_elsewhere_it_is_torchs_own_to_the_bit() -> None:
+    ours, theirs = both(128)
+    images = channels_last(2, 128, 5, 4, dtype=torch.float32)
+    assert torch.equal(ours(images), theirs(images))  # whole precision
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ours.eval()(images), theirs.eval()(images))
