@@ -72,7 +72,7 @@ def _variants(base: Config) -> dict[str, Workbench]:
     base = _with(base, {"cuda_graphs": False})
     variants = {name: assemble(_with(base, words), _unfuse) for name, words in VARIANTS.items()}
     variants[FUSED] = assemble(_with(base, VARIANTS["compiled"]))
-    if variants[FUSED].runtime.device.type == "cuda":
+    if variants[FUSED].runtime.device.type == "cuda" and base.train.accumulate == 1:
         recorded = {**VARIANTS["compiled"], "cuda_graphs": True}
         variants[RECORDED] = assemble(_with(base, recorded))
     return variants

@@ -50,9 +50,7 @@ class _MaxPool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (places,) = ctx.saved_tensors
         if gradient.is_cuda:
-            # A view of what is in memory: without it the compiler would compute what comes before
-            # for each of the four pixels of a block again.
-            gradient = gradient.as_strided(gradient.size(), gradient.stride())
+            gradient = _written(gradient)
         corner = torch.arange(4, dtype=places.dtype, device=places.device).view(2, 1, 2, 1)
         spread = torch.where(places == corner, _blocks(gradient), 0)
         even = spread.flatten(3, 4).flatten(1, 2)  # (B, H, W, C) but for an odd last row or column
@@ -61,6 +59,17 @@ class _MaxPool(torch.autograd.Function):
         whole = even.new_zeros(batch, *ctx.size, channels)
         whole[:, :height, :width] = even
         return whole.movedim(3, 1)
+
+
+def _written(gradient: Tensor) -> Tensor:
+    """A view of (B, C, h, w) as it is in memory, channels last.
+
+    Without it the compiler would compute what comes before for each of the four pixels of a block
+    again. Strides are reckoned: to ask for them has it lay all gradients out anew.
+    """
+    _, channels, height, width = gradient.shape
+    steps = (height * width * channels, 1, width * channels, channels)
+    return gradient.contiguous(memory_format=torch.channels_last).as_strided(gradient.shape, steps)
 
 
 def _blocks(pooled: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,33 +34,38 @@ def both(inputs: int) -> tuple[Convolution3x3, nn.Conv2d]:
     return tuple(each.to(memory_format=torch.channels_last) for each in (ours, theirs))  # type: ignore[return-value]
 
 
+def run(one: Callable[[Tensor], Tensor], weight: Tensor, inputs: int) -> tuple[Tensor, ...]:
+    """What comes out, and the gradients of pictures and weight."""
+    images = channels_last(6, inputs, 5, 4, dtype=torch.float32).requires_grad_()
+    slopes = channels_last(6, 8, 5, 4, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = one(images)
+    return found, *torch.autograd.grad((found.float() * slopes).sum(), (images, weight))
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("inputs", [8, 128])
-def test_in_bfloat16_it_is_torchs_own(
-    inputs: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_bfloat16_it_is_torchs_own(inputs: int, compiled: bool) -> None:
     ours, theirs = both(inputs)
-    products: list[int] = []
-    found = convolution.weight_gradient
-    monkeypatch.setattr(
-        convolution, "weight_gradient", lambda *words: (products.append(1), found(*words))[1]
-    )
-    images = channels_last(6, inputs, 5, 4, dtype=torch.float32)
-    slopes = channels_last(6, 8, 5, 4, dtype=torch.float32)
-
-    def run(one: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-        leaf = images.clone().requires_grad_()
-        with torch.autocast("cpu", torch.bfloat16):
-            output = one(leaf)
-        (output.float() * slopes).sum().backward()
-        assert leaf.grad is not None
-        return output, leaf.grad, one.get_parameter("weight").grad  # type: ignore[return-value]
-
-    own = run(torch.compile(ours, dynamic=False) if compiled else ours)  # type: ignore[arg-type]
-    assert bool(products) == (inputs == 128)
-    for mine, their in zip(own, run(theirs), strict=True):
+    one = torch.compile(ours, dynamic=False, fullgraph=True) if compiled else ours
+    own, wanted = run(one, ours.weight, inputs), run(theirs, theirs.weight, inputs)
+    for mine, their in zip(own, wanted, strict=True):
         assert mine.dtype == their.dtype
         torch.testing.assert_close(mine, their, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize(("inputs", "size", "wanted"), [(8, 7, 0), (128, 7, 1), (128, 15, 0)])
+def test_wide_layers_on_few_pixels_alone_are_products(
+    inputs: int, size: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, calls = convolution.weight_gradient, []
+    monkeypatch.setattr(
+        convolution, "weight_gradient", lambda *words: (calls.append(words), found(*words))[1]
+    )
+    ours, _ = both(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours(channels_last(2, inputs, size, size, dtype=torch.float32)).sum().backward()
+    assert len(calls) == wanted
 
 
 def test_elsewhere_it_is_torchs_own_to_the_bit() -> None:
