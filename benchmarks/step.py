@@ -20,6 +20,7 @@ from benchmarks.record import Outcome
 from benchmarks.workbench import Workbench, assemble, enough_steps
 from fasttrain.config import Config, load
 from fasttrain.models.summary import summarize
+from fasttrain.training import parts
 from fasttrain.training.optim import Optimizers
 
 _MATRIX = 4096
@@ -72,7 +73,8 @@ def _variants(base: Config) -> dict[str, Workbench]:
     base = _with(base, {"cuda_graphs": False})
     variants = {name: assemble(_with(base, words), _unfuse) for name, words in VARIANTS.items()}
     variants[FUSED] = assemble(_with(base, VARIANTS["compiled"]))
-    if variants[FUSED].runtime.device.type == "cuda" and base.train.accumulate == 1:
+    runtime = variants[FUSED].runtime
+    if runtime.device.type == "cuda" and parts.in_parts(base, runtime).accumulate == 1:
         recorded = {**VARIANTS["compiled"], "cuda_graphs": True}
         variants[RECORDED] = assemble(_with(base, recorded))
     return variants

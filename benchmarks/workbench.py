@@ -141,7 +141,7 @@ def _processor_seconds(helpers: Iterable[psutil.Process]) -> float:
 
 
 def enough_steps(bench: Workbench, pictures: Pictures, seconds: float) -> int:
-    """How many steps take about that long, after two that generate code."""
+    """How many steps take about that long, when code has been generated."""
     bench.step.warm_up(0, pictures)
     for number in range(2):
         bench.step(number, pictures, 1e-3)

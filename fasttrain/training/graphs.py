@@ -26,19 +26,27 @@ class Recorded(Generic[T]):
     Args:
         work: Has been done before, so that no code is generated and no kernel chosen any more. What
             it returns is overwritten each time.
-        example: Pictures of the size that all others have.
+        pictures: Their place, which recordings may share.
         pool: A handle of memory that recordings share, of which only one is ever being replayed.
+
+    Raises:
+        torch.OutOfMemoryError: the GPU's memory does not suffice.
     """
 
-    def __init__(self, work: Callable[[Pictures], T], example: Pictures, pool: Any) -> None:
-        mixing = None if example.mixing is None else example.mixing.clone()
-        self._pictures = replace(
-            example, images=example.images.clone(), labels=example.labels.clone(), mixing=mixing
-        )
+    def __init__(self, work: Callable[[Pictures], T], pictures: Pictures, pool: Any) -> None:
+        self._pictures = pictures
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads, such as DALI's, may go on.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._found = work(self._pictures)
+        before = torch.cuda.current_stream()
+        try:
+            # Other threads, such as DALI's, may go on.
+            with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
+                self._found = work(pictures)
+        except torch.AcceleratorError as error:  # as the driver says it
+            if "out of memory" in str(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+        finally:
+            torch.cuda.set_stream(before)  # torch 2.11 leaves its own where a recording has failed
 
     def __call__(self, pictures: Pictures) -> T:
         """Do the work on `pictures`; the host does not wait for it."""
@@ -48,3 +56,11 @@ class Recorded(Generic[T]):
             self._pictures.mixing.copy_(pictures.mixing, non_blocking=True)
         self._graph.replay()
         return self._found
+
+
+def place_of(example: Pictures) -> Pictures:
+    """Memory of its own for pictures like these."""
+    mixing = None if example.mixing is None else example.mixing.clone()
+    return replace(
+        example, images=example.images.clone(), labels=example.labels.clone(), mixing=mixing
+    )

@@ -116,6 +116,7 @@ class Training:
             last.callback(self.scoring.close)
             last.callback(self.loader.close)
             last.callback(self.saver.close)
+            last.callback(self.step.forget)  # an error's traceback would hold it
             try:
                 yield
             except BaseException as error:

@@ -64,8 +64,6 @@ class Optimizers:
             group["lr"] = rate
             if "capturable" in group:  # AdamW asks for it
                 group["capturable"] = True
-        for member in self._members.values():  # and would warn where an update is not recorded
-            member._warned_capturable_if_run_uncaptured = True
 
     def begin(self) -> None:
         """Make what is remembered, and change nothing; gradients have to be there."""

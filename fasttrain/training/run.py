@@ -175,7 +175,7 @@ def _stop_if_asked(stop: StopRequest, folder: RunFolder) -> None:
 def _less_memory(config: Config) -> str:
     return (
         f"choose a smaller data.batch_size than {config.data.batch_size}, or train.accumulate=N, "
-        "which takes it in N parts"
+        "which takes it in N parts, or train.cuda_graphs=false, which is slower"
     )
 
 

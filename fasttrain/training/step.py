@@ -20,12 +20,12 @@ from fasttrain.data.mixing import label_weights, mix, swap
 from fasttrain.runtime import Runtime
 from fasttrain.training.average import Average
 from fasttrain.training.counters import Counters
-from fasttrain.training.graphs import Recorded
+from fasttrain.training.graphs import Recorded, place_of
 from fasttrain.training.optim import Optimizers
 from fasttrain.training.randomness import Randomness
 from fasttrain.training.resizing import Matrices, Resizer, resize
 
-_CALLS_BEFORE_RECORDING = 2  # in which code is generated, kernels are chosen and memory is found
+_CALLS_BEFORE_RECORDING = 2  # in which code is generated and kernels are chosen
 
 # What the compiler may compute again, in operations and reads, before it rather writes it down. A
 # GPU computes faster than it writes: with its defaults, made for other networks, the backward
@@ -210,6 +210,7 @@ class TrainingStep:
             step: The next one.
             pictures: Its slice of the batch.
         """
+        self.forget()
         sizes = self._resizer.after(step) if self._resizer else []
         if self._world > 2 or self._graphs:
             sizes = [self._resizer(step) if self._resizer else None, *sizes]
@@ -220,6 +221,7 @@ class TrainingStep:
                 part = pictures.split(len(pictures.labels) // self._parts)[-1]
                 self._backward(part, smaller)
                 if self._graphs:
+                    torch.cuda.empty_cache()  # what stays must not lie among what is passing
                     self._optimizer.begin()
                 self._optimizer.zero_grad()
             memory.trim()
@@ -229,13 +231,20 @@ class TrainingStep:
             self._record(pictures, sizes)
 
     def _record(self, pictures: Pictures, sizes: list[Matrices | None]) -> None:
-        """Record the update for every size, anew: where things are may have changed."""
-        self._recorded.clear()
+        """Record the update for every size.
+
+        The largest comes first: the others find room in what it has left.
+        """
+        torch.cuda.empty_cache()
         self._optimizer.keep_rates_on(pictures.images.device)
-        pool = torch.cuda.graph_pool_handle()
-        for smaller in sizes:
+        place, pool = place_of(pictures), torch.cuda.graph_pool_handle()
+        for smaller in sorted(sizes, key=_pixels, reverse=True):
             update = partial(self._update, smaller=smaller)
-            self._recorded[_size(smaller)] = Recorded(update, pictures, pool)
+            self._recorded[_size(smaller)] = Recorded(update, place, pool)
+
+    def forget(self) -> None:
+        """Let go of what was recorded, and of the memory it takes: things may move, or end."""
+        self._recorded.clear()
 
     def _backward_alone(self, part: Pictures, smaller: Matrices | None) -> Tensor:
         with self._no_sync():
@@ -259,6 +268,12 @@ class TrainingStep:
 def _size(smaller: Matrices | None) -> tuple[int, int] | None:
     """Height and width that pictures are made to have; `None` for their own."""
     return None if smaller is None else (len(smaller.rows), smaller.columns.shape[1])
+
+
+def _pixels(smaller: Matrices | None) -> float:
+    """How many they then have; more than any other where they stay as they are."""
+    size = _size(smaller)
+    return float("inf") if size is None else size[0] * size[1]
 
 
 def _sum(figures: list[Tensor]) -> Tensor:

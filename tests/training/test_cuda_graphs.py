@@ -68,9 +68,9 @@ def test_where_they_can_be_used(runtime: Runtime, lacking: str, value: Any) -> N
 class Played:
     """Stands in for a recording: does the work each time."""
 
-    def __init__(self, work: Callable[[Pictures], Outcome], example: Pictures, pool: Any) -> None:
+    def __init__(self, work: Callable[[Pictures], Outcome], place: Pictures, pool: Any) -> None:
         assert pool == "pool"
-        self._work, self._shape, self.calls = work, example.images.shape, 0
+        self._work, self._shape, self.calls = work, place.images.shape, 0
 
     def __call__(self, pictures: Pictures) -> Outcome:
         assert pictures.images.shape == self._shape
@@ -122,17 +122,20 @@ def test_every_size_of_pictures_is_recorded(runtime: Runtime) -> None:
     step._graphs = True
 
     step.warm_up(0, pictures(0, runtime.device))
-    assert list(step._recorded) == [(4, 4), (6, 6), None]
+    assert list(step._recorded) == [None, (6, 6), (4, 4)], "the largest first"
     step.warm_up(6, pictures(0, runtime.device))  # a run that goes on, or goes back
     assert list(step._recorded) == [None]
+    step.forget()
+    assert not step._recorded
 
 
 @contextmanager
 def on_a_gpu(
-    wanted: Wanted, optimizer: Optim = OPTIMIZERS[0]
+    wanted: Wanted, optimizer: Optim = OPTIMIZERS[0], **settings: Any
 ) -> Iterator[tuple[Runtime, TrainingStep]]:
     torch.compiler.reset()
-    train = Train(device="cuda", precision="fp32", accumulate=1, cuda_graphs=wanted)
+    chosen = {"device": "cuda", "precision": "fp32", "accumulate": 1, "cuda_graphs": wanted}
+    train = Train.model_validate({**chosen, **settings})
     runtime = Runtime(train)
     try:
         step = build(runtime, train, optimizer)
@@ -143,8 +146,8 @@ def on_a_gpu(
         torch.compiler.reset()
 
 
-def trained(wanted: Wanted, optimizer: Optim) -> tuple[Tensor, Tensor]:
-    with on_a_gpu(wanted, optimizer) as (runtime, step):
+def trained(wanted: Wanted, optimizer: Optim, **settings: Any) -> tuple[Tensor, Tensor]:
+    with on_a_gpu(wanted, optimizer, **settings) as (runtime, step):
         assert runtime.uses_graphs(Train(accumulate=1, cuda_graphs=wanted)) == bool(wanted)
         assert bool(step._recorded) == bool(wanted)
         totals = []
@@ -157,9 +160,10 @@ def trained(wanted: Wanted, optimizer: Optim) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda each: each.name)
-def test_they_change_no_result(optimizer: Optim) -> None:
+@pytest.mark.parametrize("settings", [{}, {"on_divergence": "skip", "clip_norm": 0.5}])
+def test_they_change_no_result(optimizer: Optim, settings: dict[str, Any]) -> None:
     (recorded, its_weights), (single, other_weights) = (
-        trained(wanted, optimizer) for wanted in (True, False)
+        trained(wanted, optimizer, **settings) for wanted in (True, False)
     )
     torch.testing.assert_close(recorded, single, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(its_weights, other_weights, rtol=1e-3, atol=1e-4)
@@ -178,3 +182,18 @@ def test_no_step_waits_for_the_gpu(wanted: bool) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert step.counters.take()[2].item() == 48
+
+
+@pytest.mark.gpu
+def test_what_was_recorded_is_let_go_of() -> None:
+    with on_a_gpu(True) as (runtime, step):
+        reserved = []
+        for at in range(6):
+            step.warm_up(0, pictures(0, runtime.device))  # as after going back to a checkpoint
+            step(at, pictures(at, runtime.device), 0.1)
+            torch.cuda.synchronize()
+            reserved.append(torch.cuda.memory_reserved())
+        assert reserved[-1] <= reserved[2], reserved
+        step.forget()
+        torch.cuda.empty_cache()
+        assert torch.cuda.memory_reserved() < reserved[-1]
