@@ -29,7 +29,7 @@ _CALLS_BEFORE_RECORDING = 2  # in which code is generated and kernels are chosen
 
 # What the compiler may compute again, in operations and reads, before it rather writes it down. A
 # GPU computes faster than it writes: with its defaults, made for other networks, the backward
-# passes of ours move up to two and a half times as many bytes.
+# passes of ours move up to twice as many bytes.
 _ON_GPU: dict[str, str | int | bool | Callable[..., object]] = {
     "realize_opcount_threshold": 200,
     "realize_reads_threshold": 16,
