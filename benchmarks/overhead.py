@@ -161,7 +161,7 @@ def by_hand(config: Config, store: Store, runtime: Runtime) -> Generator[list[Te
                 logits = forward(pictures.images)
             loss = F.cross_entropy(logits.float(), pictures.labels, label_smoothing=smoothing)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            optimizer.step()
+            optimizer.update()
             optimizer.zero_grad()
             losses.append(loss.detach())
             if step % TURN == 0:

@@ -54,8 +54,7 @@ class _GhostNorm(torch.autograd.Function):
     """Batch norm of each of G ghost batches, (G, B', C, H, W), and the statistics it went by.
 
     Its gradient in closed form (Ioffe and Szegedy, section 3): two sums over the pixels, taken
-    together, and one pass. Derived step by step it is three sums and copies in full precision,
-    half as many bytes again for a GPU to move in a step of a shallow network.
+    together, and one pass. Derived step by step it is more sums, and copies in full precision.
     """
 
     @staticmethod

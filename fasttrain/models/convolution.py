@@ -21,7 +21,8 @@ class Convolution3x3(nn.Conv2d):
 
     In bfloat16 on a CPU oneDNN spends most of a backward pass on the gradients of weights. Those of
     wide layers on few pixels take half as long and less where the pixels are gathered first, nine
-    times over, and multiplied as matrices (256 channels: 19 ms for 28 at 7 x 7, 6 for 34 at 3 x 3).
+    times over, and multiplied as matrices (250 pictures, 256 channels: 19 ms, not 28, at 7 x 7, and
+    6, not 34, at 3 x 3).
 
     Args:
         inputs: I.

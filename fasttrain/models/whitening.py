@@ -48,7 +48,7 @@ class Whitening(nn.Module):
         for images in pictures:
             patches = images.double().unfold(2, self._patch, 1).unfold(3, self._patch, 1)
             numbers = patches.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)  # (N, 3 p p, ...)
-            # A product for each picture: a GPU takes one of a few long rows as slowly as one row.
+            # A product for each picture, so that there are many to be shared out.
             covariance = covariance.to(images.device) + (numbers @ numbers.mT).sum(dim=0)
             count += len(numbers) * numbers.shape[2]
         variances, axes = torch.linalg.eigh((covariance / count).cpu())  # too small for a GPU

@@ -41,11 +41,6 @@ class Optimizers:
         """The parameter groups of all members, with their settings."""
         return self._groups
 
-    def step(self, factor: float = 1.0, skip: Tensor | None = None) -> None:
-        """Update the parameters at `factor` times their groups' rates; see `update`."""
-        self.set_rates(factor)
-        self.update(skip)
-
     def set_rates(self, factor: float) -> None:
         """Multiply all groups' own rates by `factor`, for the updates that follow."""
         if self._on_device is not None:
@@ -66,9 +61,12 @@ class Optimizers:
                 group["capturable"] = True
 
     def begin(self) -> None:
-        """Make what is remembered, and change nothing; gradients have to be there."""
-        device = self._groups[0]["params"][0].device
-        self.update(torch.ones((), device=device))
+        """Make what members remember, and change nothing."""
+        weights = [weight for group in self._groups for weight in group["params"]]
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight)
+        self.update(skip=torch.ones((), device=weights[0].device))
+        self.zero_grad()
 
     def update(self, skip: Tensor | None = None) -> None:
         """Update the parameters.

@@ -183,8 +183,9 @@ class TrainingStep:
         self.counters.note(step, done.sums, done.norm)
         if self._average is not None:
             self._average.update(step)
-        for value, old in zip(self._kept, before, strict=True):
-            torch.where(done.skip.bool(), old, value, out=value)  # type: ignore[union-attr]
+        if done.skip is not None:
+            for value, old in zip(self._kept, before, strict=True):
+                torch.where(done.skip.bool(), old, value, out=value)
 
     def _update(self, pictures: Pictures, smaller: Matrices | None) -> Outcome:
         """Compute the gradient over `pictures` and let the optimiser use it."""
@@ -220,9 +221,6 @@ class TrainingStep:
             for _ in range(_CALLS_BEFORE_RECORDING if self._graphs else 1):
                 part = pictures.split(len(pictures.labels) // self._parts)[-1]
                 self._backward(part, smaller)
-                if self._graphs:
-                    torch.cuda.empty_cache()  # what stays must not lie among what is passing
-                    self._optimizer.begin()
                 self._optimizer.zero_grad()
             memory.trim()
         for buffer, old in zip(buffers, before, strict=True):
@@ -235,7 +233,8 @@ class TrainingStep:
 
         The largest comes first: the others find room in what it has left.
         """
-        torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # what stays must not lie among what has passed
+        self._optimizer.begin()
         self._optimizer.keep_rates_on(pictures.images.device)
         place, pool = place_of(pictures), torch.cuda.graph_pool_handle()
         for smaller in sorted(sizes, key=_pixels, reverse=True):

@@ -16,11 +16,13 @@ from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
 from fasttrain.training import optim
 from fasttrain.training import step as step_module
+from fasttrain.training.graphs import Recorded
 from fasttrain.training.resizing import Resizer
 from fasttrain.training.step import Outcome, TrainingStep
 from tests.networks import small_network
 
 Wanted = Literal["auto"] | bool
+OPTIMIZERS: list[Optim] = [SGD(momentum=0.9, weight_decay=0.1), AdamW(), Muon(rest=SGD())]
 
 
 def pictures(seed: int, device: torch.device) -> Pictures:
@@ -33,7 +35,7 @@ def pictures(seed: int, device: torch.device) -> Pictures:
 def build(
     runtime: Runtime,
     train: Train,
-    optimizer: Optim = SGD(momentum=0.9),  # noqa: B008 - it is frozen
+    optimizer: Optim = OPTIMIZERS[0],
     resizer: Resizer | None = None,
 ) -> TrainingStep:
     torch.manual_seed(0)
@@ -84,9 +86,6 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
 
 
-OPTIMIZERS: list[Optim] = [SGD(momentum=0.9, weight_decay=0.1), AdamW(), Muon(rest=SGD())]
-
-
 @pytest.mark.usefixtures("played")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda each: each.name)
 @pytest.mark.parametrize("on_divergence", ["stop", "skip"])
@@ -129,6 +128,34 @@ def test_every_size_of_pictures_is_recorded(runtime: Runtime) -> None:
     assert not step._recorded
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [("CUDA error: out of memory", torch.OutOfMemoryError), ("else", torch.AcceleratorError)],
+)
+def test_a_recording_that_fails_leaves_its_stream(
+    said: str, wanted: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = ["the run's"]
+
+    @contextmanager
+    def graph(*_words: Any, **_settings: Any) -> Iterator[None]:
+        streams.append("its own")
+        yield
+
+    def work(_pictures: Pictures) -> Outcome:
+        raise torch.AcceleratorError(said)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams[-1])
+    monkeypatch.setattr(torch.cuda, "set_stream", streams.append)
+
+    with pytest.raises(wanted, match=said):
+        Recorded(work, pictures(0, torch.device("cpu")), "pool")
+
+    assert streams == ["the run's", "its own", "the run's"]
+
+
 @contextmanager
 def on_a_gpu(
     wanted: Wanted, optimizer: Optim = OPTIMIZERS[0], **settings: Any
@@ -152,7 +179,7 @@ def trained(wanted: Wanted, optimizer: Optim, **settings: Any) -> tuple[Tensor, 
         assert bool(step._recorded) == bool(wanted)
         totals = []
         for at in range(10):
-            step(at, pictures(at, runtime.device), 0.1)
+            step(at, pictures(at, runtime.device), 0.1 / (1 + at))
             totals.append(step.counters.take())
         weights = torch.cat([weight.detach().flatten() for weight in step._weights])
         return torch.stack(totals).cpu(), weights.cpu()

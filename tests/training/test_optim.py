@@ -41,7 +41,8 @@ def give_gradients(model: nn.Module, seed: int) -> None:
 def train(model: nn.Module, optimizer: Optimizers, steps: range) -> None:
     for step in steps:
         give_gradients(model, step)
-        optimizer.step(FACTORS[step])
+        optimizer.set_rates(FACTORS[step])
+        optimizer.update()
         optimizer.zero_grad()
 
 
@@ -141,7 +142,7 @@ def test_decay_shrinks_matrices_and_leaves_vectors(name: str, biases: bool) -> N
     before = [weight.detach().clone() for weight in model.parameters()]
     for weight in model.parameters():
         weight.grad = torch.zeros_like(weight)
-    optimizer.step()
+    optimizer.update()
     for old, new in zip(before, model.parameters(), strict=True):
         shrinks = old.ndim > 1 or (biases and name != "adamw")
         assert torch.allclose(new, old * 0.95 if shrinks else old, atol=1e-7)
@@ -205,14 +206,15 @@ def give_gradients_and_step(optimizer: Optimizers, factor: float) -> None:
     for group in optimizer._groups:
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight)
-    optimizer.step(factor)
+    optimizer.set_rates(factor)
+    optimizer.update()
 
 
 def test_no_gradient_is_left() -> None:
     model = network()
     optimizer = optim.build(settings(name="muon"), model)
     give_gradients(model, 0)
-    optimizer.step()
+    optimizer.update()
     optimizer.zero_grad()
     assert all(weight.grad is None for weight in model.parameters())
 
@@ -253,7 +255,7 @@ def test_settings_come_from_the_configuration_and_not_from_the_state() -> None:
     second = optim.build(settings(lr=0.3, momentum=0.5), model)
     second.load_state_dict(first.state_dict())
     give_gradients(model, 0)
-    second.step()
+    second.update()
     assert [(group["lr"], group["momentum"]) for group in second._groups] == [(0.3, 0.5)]
 
 
