@@ -121,7 +121,7 @@ class Train(Section):
     `accumulate` is in how many parts a step takes its batch: more need less memory. `auto` is one,
     but on a CPU one for each `model.ghost_batch` or few of them, which changes no result but for
     rounding. `cuda_graphs` hands a whole step to the GPU as one piece, not kernel by kernel; `auto`
-    does where it can be done: compiled, on one GPU, in one part.
+    does where it can be done: compiled, on one GPU, in one part, with memory to spare.
     """
 
     epochs: Whole = Field(10, ge=1)

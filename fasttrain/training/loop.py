@@ -134,8 +134,8 @@ class Training:
             compiled = done > first + 1
             pictures = next(batches)
             clock.lap("data" if compiled else "compile")
-            if not compiled:
-                self.step.warm_up(done - 1, pictures)
+            if not compiled and (problem := self.step.warm_up(done - 1, pictures)):
+                self._tell(f"warning: steps run without CUDA graphs, and slower: {problem}")
             models.set_temperature(self.model, table.temperature(done - 1))
             factor = table.factor(done - 1)
             self.step(done - 1, pictures, factor)

@@ -151,7 +151,7 @@ class TrainingStep:
         self._skips, self._world = train.on_divergence == "skip", runtime.world
         self._randomness = Randomness(seed, runtime.rank, runtime.device)
         joined = runtime.prepare(Objective(model, train.label_smoothing, runtime.bf16))
-        self._graphs = runtime.uses_graphs(train)
+        self._graphs, self._must_record = runtime.uses_graphs(train), train.cuda_graphs is True
         self._recorded: dict[tuple[int, int] | None, Recorded[Outcome]] = {}
         options = _ON_GPU if runtime.device.type == "cuda" else None
         self._objective = (
@@ -199,7 +199,7 @@ class TrainingStep:
         self._optimizer.zero_grad()
         return Outcome(_sum(figures), norm, skip)
 
-    def warm_up(self, step: int, pictures: Pictures) -> None:
+    def warm_up(self, step: int, pictures: Pictures) -> str | None:
         """Let code be generated for all sizes that come later; nothing that is trained changes.
 
         On a GPU the updates are recorded, too, and so for the present size as well.
@@ -210,6 +210,12 @@ class TrainingStep:
         Args:
             step: The next one.
             pictures: Its slice of the batch.
+
+        Returns:
+            Why updates were not recorded, if that was tried and failed; steps do without.
+
+        Raises:
+            RuntimeError: it failed, and `train.cuda_graphs` is true.
         """
         self.forget()
         sizes = self._resizer.after(step) if self._resizer else []
@@ -225,8 +231,22 @@ class TrainingStep:
             memory.trim()
         for buffer, old in zip(buffers, before, strict=True):
             buffer.copy_(old)
-        if self._graphs:
+        return self._try_to_record(pictures, sizes) if self._graphs else None
+
+    def _try_to_record(self, pictures: Pictures, sizes: list[Matrices | None]) -> str | None:
+        """What runs kernel by kernel may not as one piece: it takes memory that stays taken."""
+        try:
             self._record(pictures, sizes)
+        except RuntimeError as error:
+            if self._must_record:
+                raise
+            self._graphs, reason = False, str(error).partition("\n")[0]
+        else:
+            return None
+        self.forget()
+        self._optimizer.zero_grad()  # some may lie in what was let go of
+        torch.cuda.empty_cache()
+        return reason
 
     def _record(self, pictures: Pictures, sizes: list[Matrices | None]) -> None:
         """Record the update for every size.

@@ -128,6 +128,39 @@ def test_every_size_of_pictures_is_recorded(runtime: Runtime) -> None:
     assert not step._recorded
 
 
+@pytest.mark.usefixtures("played")
+@pytest.mark.parametrize("wanted", ["auto", True])
+def test_auto_goes_on_where_recording_fails(
+    runtime: Runtime, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fails(Played):
+        def __init__(self, work: Callable[[Pictures], Outcome], place: Pictures, pool: Any) -> None:
+            super().__init__(work, place, pool)
+            for weight in step._weights:
+                weight.grad = torch.ones_like(weight)  # what it has begun
+            if len(step._recorded) == 1:
+                raise torch.OutOfMemoryError("no room\nfor a graph")
+
+    resizer = Resizer([Resize(scale=0.5, until="30%")], (8, 8), 2, 10, runtime.device)
+    train = Train(accumulate=1)
+    plain, step = (build(runtime, train, resizer=resizer) for _ in range(2))
+    step._graphs, step._must_record = True, wanted is True
+    monkeypatch.setattr(step_module, "Recorded", Fails)
+
+    if wanted is True:
+        with pytest.raises(torch.OutOfMemoryError):
+            step.warm_up(0, pictures(0, runtime.device))
+        return
+    assert step.warm_up(0, pictures(0, runtime.device)) == "no room"
+
+    for at in range(5):
+        for each in (plain, step):
+            each(at, pictures(at, runtime.device), 1 / (1 + at))
+    assert not step._recorded
+    torch.testing.assert_close(step._model.state_dict(), plain._model.state_dict())
+    assert step.warm_up(5, pictures(0, runtime.device)) is None, "it is not tried again"
+
+
 @pytest.mark.parametrize(
     ("said", "wanted"),
     [("CUDA error: out of memory", torch.OutOfMemoryError), ("else", torch.AcceleratorError)],
@@ -209,6 +242,33 @@ def test_no_step_waits_for_the_gpu(wanted: bool) -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert step.counters.take()[2].item() == 48
+
+
+@pytest.mark.gpu
+def test_auto_goes_on_behind_a_recording_that_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = TrainingStep._clip
+
+    def look(step: TrainingStep) -> Tensor:
+        found = norm(step)
+        if torch.cuda.is_current_stream_capturing():
+            found.item()  # which no recording can hold
+        return found
+
+    monkeypatch.setattr(TrainingStep, "_clip", look)
+    torch.compiler.reset()
+    train = Train(device="cuda", accumulate=1)
+    runtime = Runtime(train)
+    try:
+        step = build(runtime, train)
+        assert step.warm_up(0, pictures(0, runtime.device))
+        for at in range(3):
+            step(at, pictures(at, runtime.device), 0.1)
+        totals = step.counters.take().cpu()
+    finally:
+        runtime.close()
+        torch.compiler.reset()
+    assert totals[2] == 24
+    assert totals.isfinite().all()
 
 
 @pytest.mark.gpu
