@@ -78,10 +78,28 @@ def _blocks(pooled: Tensor) -> Tensor:
 
 
 def global_max_pool(images: Tensor) -> Tensor:
-    """The maximum over the pixels of (B, C, H, W), (B, C).
+    """The maximum over the pixels of (B, C, H, W), (B, C); the gradient goes to one of them.
 
-    The gradient goes by the maximum's place. That of `amax` compares all values with the maximum;
-    compiled code computes them anew, unrounded, and where none is equal divides 0 by 0.
+    That of `amax` compares all values with the maximum; compiled code computes them anew,
+    unrounded, and where none is equal divides 0 by 0.
     """
-    pooled: Tensor = images.flatten(2).max(dim=2).values
+    pooled: Tensor = _GlobalMax.apply(images)
     return pooled
+
+
+class _GlobalMax(torch.autograd.Function):
+    """Remembers the place of each maximum, as `max` does, whose gradient scatters and transposes."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        maxima, places = images.movedim(1, 3).flatten(1, 2).max(dim=1)  # (B, C) of (B, H W, C)
+        ctx.save_for_backward(places)
+        ctx.size = images.shape[2:]
+        return maxima
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (places,) = ctx.saved_tensors
+        pixel = torch.arange(ctx.size.numel(), device=places.device)[:, None]
+        spread = torch.where(places[:, None] == pixel, gradient[:, None], 0)  # (B, H W, C)
+        return spread.view(len(spread), *ctx.size, -1).movedim(3, 1)

@@ -6,9 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._inductor.utils import run_fw_bw_and_get_code
 
+from fasttrain import models
+from fasttrain.compiler import missing_for_compile
+from fasttrain.config import Config
 from fasttrain.data.mixing import label_weights, mix
-from fasttrain.training.step import Objective
+from fasttrain.training.step import _ON_CPU, Objective
 
 SIZE = (4, 6)
 LABELS = torch.tensor([0, 2, 1, 1])
@@ -67,3 +71,18 @@ def test_other_weights_and_boxes_need_no_other_graph(model: nn.Module, images: T
             found, _ = compiled(images, LABELS, mixing(seed))
             expected, _ = Objective(model, 0.0)(images, LABELS, mixing(seed))
             assert torch.allclose(found, expected)
+
+
+def test_compiled_code_for_a_cpu_transposes_nothing() -> None:
+    """A backward pass whose order changes within took a sixth of a step."""
+    if missing := missing_for_compile():
+        pytest.skip(f"torch.compile lacks {missing}")
+    config = Config.model_validate({"model": {"family": "whitened_cnn", "widths": [16]}})
+    network = models.build(config.model, 5).to(memory_format=torch.channels_last)
+    pictures = torch.rand(4, 3, 8, 8).to(memory_format=torch.channels_last)
+    objective = Objective(network, 0.1, bf16=True)
+    step = torch.compile(objective, dynamic=False, options=dict(_ON_CPU))
+    with torch._inductor.config.patch(force_disable_caches=True):
+        _, (forward, backward) = run_fw_bw_and_get_code(lambda: step(pictures, LABELS)[0])
+    assert "cpp_fused" in backward
+    assert "transpose_mxn<" not in forward + backward
