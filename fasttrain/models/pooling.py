@@ -88,7 +88,7 @@ def global_max_pool(images: Tensor) -> Tensor:
 
 
 class _GlobalMax(torch.autograd.Function):
-    """Remembers the place of each maximum, as `max` does, whose gradient scatters and transposes."""
+    """Remembers the place of each maximum; so does `max`, whose gradient scatters, transposed."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> Tensor:
