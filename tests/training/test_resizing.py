@@ -78,7 +78,9 @@ def test_a_warm_up_changes_nothing_and_leaves_nothing_to_generate(
     torch.compiler.reset()
     traced: list[int] = []
 
-    def backend(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+    def backend(
+        graph: torch.fx.GraphModule, _inputs: object, **_options: object
+    ) -> torch.fx.GraphModule:
         traced.append(1)
         return graph
 
