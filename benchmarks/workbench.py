@@ -141,8 +141,13 @@ def _processor_seconds(helpers: Iterable[psutil.Process]) -> float:
 
 
 def enough_steps(bench: Workbench, pictures: Pictures, seconds: float) -> int:
-    """How many steps take about that long, when code has been generated."""
-    bench.step.warm_up(0, pictures)
+    """How many steps take about that long, when code has been generated.
+
+    Raises:
+        RuntimeError: the step is not what was to be measured.
+    """
+    if problem := bench.step.warm_up(0, pictures):
+        raise RuntimeError(f"the step runs without CUDA graphs: {problem}")
     for number in range(2):
         bench.step(number, pictures, 1e-3)
     rate = bench.images_per_second(iter([pictures] * 2), 2)

@@ -1,4 +1,4 @@
-"""3x3 convolutions whose weights' gradient is matrix products on a CPU.
+"""3x3 convolutions whose weights' gradient is computed by matrix products on a CPU.
 
 Shapes: B pictures, I input channels, O output channels, H x W pixels.
 """

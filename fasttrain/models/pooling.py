@@ -88,7 +88,7 @@ def global_max_pool(images: Tensor) -> Tensor:
 
 
 class _GlobalMax(torch.autograd.Function):
-    """Remembers the place of each maximum; so does `max`, whose gradient scatters, transposed."""
+    """Remembers where each maximum is; so does `max`, but its gradient scatters, and transposes."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> Tensor:

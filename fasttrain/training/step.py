@@ -27,10 +27,10 @@ from fasttrain.training.resizing import Matrices, Resizer, resize
 
 _CALLS_BEFORE_RECORDING = 2  # in which code is generated and kernels are chosen
 
-# What the compiler may compute again, in operations and reads, before it rather writes it down. In
-# a backward pass it may do that in another order than all else has, which took a sixth of a step on
-# a CPU. A GPU, too, computes faster than it writes: with the defaults, made for other networks, the
-# backward passes of ours move up to twice as many bytes.
+# What the compiler may compute again, in operations and reads, before it rather writes it down. On
+# a CPU what it writes down in a backward pass may get another memory order than its neighbours:
+# transposing took a sixth of a step. A GPU computes faster than it writes: with the defaults, made
+# for other networks, the backward passes of ours move up to twice as many bytes.
 _ON_CPU: dict[str, str | int | bool | Callable[..., object]] = {"realize_reads_threshold": 16}
 _ON_GPU = {**_ON_CPU, "realize_opcount_threshold": 200, "realize_acc_reads_threshold": 32}
 
@@ -210,10 +210,10 @@ class TrainingStep:
             pictures: Its slice of the batch.
 
         Returns:
-            Why updates were not recorded, if that was tried and failed; steps do without.
+            Why updates were not recorded, if memory did not suffice; steps do without.
 
         Raises:
-            RuntimeError: it failed, and `train.cuda_graphs` is true.
+            torch.OutOfMemoryError: it did not, and `train.cuda_graphs` is true.
         """
         self.forget()
         sizes = self._resizer.after(step) if self._resizer else []
@@ -232,17 +232,20 @@ class TrainingStep:
         return self._try_to_record(pictures, sizes) if self._graphs else None
 
     def _try_to_record(self, pictures: Pictures, sizes: list[Matrices | None]) -> str | None:
-        """What runs kernel by kernel may not as one piece: it takes memory that stays taken."""
+        """A recording takes memory beyond a step's, so it can fail where the step itself runs.
+
+        Only that is borne: other failures leave torch's memory and generators in disorder.
+        """
         try:
             self._record(pictures, sizes)
-        except RuntimeError as error:
+        except torch.OutOfMemoryError as error:
             if self._must_record:
                 raise
-            self._graphs, reason = False, str(error).partition("\n")[0]
+            self._graphs, reason = False, str(error).partition("\n")[0] or "out of memory"
         else:
             return None
         self.forget()
-        self._optimizer.zero_grad()  # some may lie in what was let go of
+        self._optimizer.zero_grad()  # gradients may lie in the failed recording's memory
         torch.cuda.empty_cache()
         return reason
 

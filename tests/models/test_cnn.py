@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fasttrain import models
 from fasttrain.config import CnnModel
 from fasttrain.models.cnn import CNN
-from fasttrain.models.pooling import max_pool_2x2
+from fasttrain.models.pooling import global_max_pool, max_pool_2x2
 
 
 def build(norm: str = "none", widths: tuple[int, ...] = (4, 8, 6), classes: int = 7) -> CNN:
@@ -137,6 +137,24 @@ def test_the_gradient_of_pooling_goes_to_the_first_maximum(
     weights = pictures(2, 5, size[0] // 2, size[1] // 2)
     (ours,) = torch.autograd.grad((max_pool_2x2(images) * weights).sum(), images)
     (theirs,) = torch.autograd.grad((F.max_pool2d(images, 2) * weights).sum(), images)
+    assert torch.equal(ours, theirs)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(3, 5), (4, 2), (1, 1)])
+def test_the_gradient_of_the_maximum_over_all_pixels_goes_to_it(
+    size: tuple[int, int], dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    pixels = size[0] * size[1]
+    order = torch.rand(2, 7, pixels, generator=torch.Generator().manual_seed(0)).argsort(dim=2)
+    images = order.view(2, 7, *size).to(dtype).contiguous(memory_format=layout).requires_grad_()
+    weights = pictures(2, 7, 1, 1).flatten(1).to(dtype)
+    pooled, expected = global_max_pool(images), images.amax(dim=(2, 3))
+    assert torch.equal(pooled, expected)
+    (ours,) = torch.autograd.grad((pooled * weights).sum(), images)
+    (theirs,) = torch.autograd.grad((expected * weights).sum(), images)
     assert torch.equal(ours, theirs)
     assert ours.is_contiguous(memory_format=torch.channels_last)
 

@@ -129,9 +129,20 @@ def test_every_size_of_pictures_is_recorded(runtime: Runtime) -> None:
 
 
 @pytest.mark.usefixtures("played")
-@pytest.mark.parametrize("wanted", ["auto", True])
-def test_auto_goes_on_where_recording_fails(
-    runtime: Runtime, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("wanted", "error", "goes_on"),
+    [
+        ("auto", torch.OutOfMemoryError, True),
+        ("auto", torch.AcceleratorError, False),
+        (True, torch.OutOfMemoryError, False),
+    ],
+)
+def test_auto_goes_on_where_memory_does_not_suffice(
+    runtime: Runtime,
+    wanted: Wanted,
+    error: type[RuntimeError],
+    goes_on: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Fails(Played):
         def __init__(self, work: Callable[[Pictures], Outcome], place: Pictures, pool: Any) -> None:
@@ -139,7 +150,7 @@ def test_auto_goes_on_where_recording_fails(
             for weight in step._weights:
                 weight.grad = torch.ones_like(weight)  # what it has begun
             if len(step._recorded) == 1:
-                raise torch.OutOfMemoryError("no room\nfor a graph")
+                raise error("no room\nfor a graph")
 
     resizer = Resizer([Resize(scale=0.5, until="30%")], (8, 8), 2, 10, runtime.device)
     train = Train(accumulate=1)
@@ -147,8 +158,8 @@ def test_auto_goes_on_where_recording_fails(
     step._graphs, step._must_record = True, wanted is True
     monkeypatch.setattr(step_module, "Recorded", Fails)
 
-    if wanted is True:
-        with pytest.raises(torch.OutOfMemoryError):
+    if not goes_on:
+        with pytest.raises(error):
             step.warm_up(0, pictures(0, runtime.device))
         return
     assert step.warm_up(0, pictures(0, runtime.device)) == "no room"
@@ -245,28 +256,23 @@ def test_no_step_waits_for_the_gpu(wanted: bool) -> None:
 
 
 @pytest.mark.gpu
-def test_auto_goes_on_behind_a_recording_that_broke(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_goes_on_without_where_memory_does_not_suffice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     norm = TrainingStep._clip
 
-    def look(step: TrainingStep) -> Tensor:
-        found = norm(step)
+    def clip(step: TrainingStep) -> Tensor:
         if torch.cuda.is_current_stream_capturing():
-            found.item()  # which no recording can hold
-        return found
+            raise torch.OutOfMemoryError("no room")
+        return norm(step)
 
-    monkeypatch.setattr(TrainingStep, "_clip", look)
-    torch.compiler.reset()
-    train = Train(device="cuda", accumulate=1)
-    runtime = Runtime(train)
-    try:
-        step = build(runtime, train)
-        assert step.warm_up(0, pictures(0, runtime.device))
+    monkeypatch.setattr(TrainingStep, "_clip", clip)
+    with on_a_gpu("auto") as (runtime, step):
+        assert not step._recorded
         for at in range(3):
             step(at, pictures(at, runtime.device), 0.1)
+            torch.rand(1, device=runtime.device)  # its generator is in order
         totals = step.counters.take().cpu()
-    finally:
-        runtime.close()
-        torch.compiler.reset()
     assert totals[2] == 24
     assert totals.isfinite().all()
 

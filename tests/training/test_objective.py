@@ -74,7 +74,7 @@ def test_other_weights_and_boxes_need_no_other_graph(model: nn.Module, images: T
 
 
 def test_compiled_code_for_a_cpu_transposes_nothing() -> None:
-    """A backward pass whose order changes within took a sixth of a step."""
+    """With the compiler's own settings a backward pass did, for a sixth of a step."""
     if missing := missing_for_compile():
         pytest.skip(f"torch.compile lacks {missing}")
     config = Config.model_validate({"model": {"family": "whitened_cnn", "widths": [16]}})
