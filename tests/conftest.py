@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from fasttrain.compiler import missing_for_compile
 from fasttrain.config import Train
 from fasttrain.runtime import Runtime
 
@@ -42,6 +43,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test reads or fills the user's cache, or finds the user's data by accident."""
     monkeypatch.setenv("FASTTRAIN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("FASTTRAIN_DATA", raising=False)
+
+
+@pytest.fixture
+def compiler() -> None:
+    """What torch.compile needs, where it is installed: without it training runs uncompiled."""
+    if missing := missing_for_compile():
+        pytest.skip(f"torch.compile lacks {missing}")
 
 
 @pytest.fixture

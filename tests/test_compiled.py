@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from fasttrain.compiled import CompiledCode, key
-from fasttrain.compiler import missing_for_compile
 from fasttrain.data.store import cache_folder
 
 
@@ -202,10 +201,9 @@ main()
 """
 
 
+@pytest.mark.usefixtures("compiler")
 def test_a_run_carries_its_compiled_code_and_leaves_it_to_the_next(tmp_path: Path) -> None:
     """In a process of its own: torch names a folder when its compiler is imported first."""
-    if missing := missing_for_compile():
-        pytest.skip(f"torch.compile lacks {missing}")
     settings = ["data.dataset=shapes", "data.validation=0", "data.batch_size=1000"]
     settings += ["train.epochs=1", "train.device=cpu", "train.compile=true", "model.widths=[4]"]
     command = [sys.executable, "-c", TRAIN_AND_TELL, "train", str(tmp_path / "empty.yaml")]
@@ -231,11 +229,10 @@ def test_what_an_uncompiled_run_imports_names_no_folder_for_later_ones() -> None
     assert ended.stdout == "None\n"
 
 
+@pytest.mark.usefixtures("compiler")
 def test_an_evaluation_takes_compiled_code_from_the_cache_and_leaves_the_runs_alone(
     tmp_path: Path,
 ) -> None:
-    if missing := missing_for_compile():
-        pytest.skip(f"torch.compile lacks {missing}")
     run, aside = tmp_path / "run", tmp_path / "tmp"
     aside.mkdir()
     (tmp_path / "empty.yaml").write_text("name: empty\n")
@@ -290,12 +287,11 @@ with CompiledCode("k", Path(sys.argv[1]), Path(sys.argv[1]), print) as code:
 """
 
 
+@pytest.mark.usefixtures("compiler")
 def test_graphs_with_a_backward_of_their_own_are_kept_by_its_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or every warm start traces and derives them anew; or a changed one finds the old code."""
-    if missing := missing_for_compile():
-        pytest.skip(f"torch.compile lacks {missing}")
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
     done = subprocess.run(
         [sys.executable, "-c", KEPT_WITH_ITS_BACKWARD, str(tmp_path)],

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from fasttrain.compiler import missing_for_compile
-
 WITHOUT_A_GPU = """
 import importlib.util, sys
 import torch
@@ -28,10 +26,9 @@ print(importlib.util.find_spec("triton") == there)
 """
 
 
+@pytest.mark.usefixtures("compiler")
 def test_a_cpu_compiles_without_triton_which_others_still_find(tmp_path: Path) -> None:
     """It takes 70 MB of memory, and 500 MB of it would be hashed at every start."""
-    if missing := missing_for_compile():
-        pytest.skip(f"torch.compile lacks {missing}")
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_A_GPU],
         check=True, capture_output=True, text=True,

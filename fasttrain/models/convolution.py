@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# So many input channels at least, and so many pixels at most. Elsewhere oneDNN's own way was as
-# fast (64 channels at 15 x 15), and what is gathered would take much memory.
+# So many input channels at least, and so many pixels at most. Elsewhere oneDNN's own way was faster
+# (64 channels at 15 x 15), and what is gathered would take much memory.
 _WIDE, _FEW = 128, 64
 
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch._inductor.utils import run_fw_bw_and_get_code
 
 from fasttrain import models
-from fasttrain.compiler import missing_for_compile
 from fasttrain.config import Config
 from fasttrain.data.mixing import label_weights, mix
 from fasttrain.training.step import _ON_CPU, Objective
@@ -73,10 +72,9 @@ def test_other_weights_and_boxes_need_no_other_graph(model: nn.Module, images: T
             assert torch.allclose(found, expected)
 
 
+@pytest.mark.usefixtures("compiler")
 def test_compiled_code_for_a_cpu_transposes_nothing() -> None:
     """With the compiler's own settings a backward pass did, for a sixth of a step."""
-    if missing := missing_for_compile():
-        pytest.skip(f"torch.compile lacks {missing}")
     config = Config.model_validate({"model": {"family": "whitened_cnn", "widths": [16]}})
     network = models.build(config.model, 5).to(memory_format=torch.channels_last)
     pictures = torch.rand(4, 3, 8, 8).to(memory_format=torch.channels_last)
