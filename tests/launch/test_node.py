@@ -78,6 +78,24 @@ def test_as_the_first_process_of_a_container_it_stops_with_a_checkpoint(tmp_path
         assert run.outcome["outcome"] == "stopped"
 
 
+@pytest.mark.parametrize(("left", "code"), [("result.json", 0), ("outcome.json", 1)])
+def test_a_signal_to_a_complete_run_is_no_crash(
+    left: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in for what is otherwise a matter of moments: a trainer that has ended."""
+    trainer = tmp_path / "bin" / "python"
+    trainer.parent.mkdir()
+    trainer.write_text(
+        f"#!/bin/sh\nsleep 60 &\ntrap 'kill $!; exit 143' TERM\nmkdir run; : > run/{left}\nwait\n"
+    )
+    trainer.chmod(0o700)
+    monkeypatch.setenv("PATH", str(trainer.parent), prepend=os.pathsep)
+    with Run(tmp_path, SETTINGS, NODE).start(RUN_DIR="run") as run:
+        run.wait_until((tmp_path / "run" / left).exists)
+        run.send(signal.SIGTERM)
+        assert run.wait_until_gone() == code, run.log
+
+
 def test_a_number_of_processes_that_is_none_is_refused(tmp_path: Path) -> None:
     with Run(tmp_path, SETTINGS, NODE).start(RUN_DIR="run", PET_NPROC_PER_NODE="auto") as run:
         assert run.wait_until_gone() == 2

@@ -45,6 +45,12 @@ class Job:
         assert found is not None, about
         return found[1]
 
+    def limit(self, minutes: int) -> None:
+        """Have its time end so many minutes after now, or a little earlier."""
+        hours, passed, _ = (int(part) for part in self.shown("RunTime").split(":"))
+        limit = hours * 60 + passed + minutes
+        self._cluster.run("scontrol", "update", f"JobId={self.number}", f"TimeLimit={limit}")
+
     def wait_until_trained(self, steps: int = 50) -> None:
         self._cluster.wait_until(lambda: self.steps() >= steps, lambda: self.log)
 
