@@ -16,12 +16,12 @@ import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from fasttrain.config import Config, Tta, load
-from fasttrain.errors import DivergedError, FasttrainError, StoppedError, UserError
+from fasttrain.errors import DivergedError, FasttrainError, StoppedError, UserError, nearest
 from fasttrain.observe.progress import Screen
 from fasttrain.training.run import run as train_run
 from fasttrain.use.batches import Batches, Part, Rank
@@ -112,6 +112,7 @@ def evaluate(
     Raises:
         UserError: there is no run, no whole checkpoint in it, or its data set is not at hand.
     """
+    _check("tta", tta, (None, *get_args(Tta)))
     return evaluate_run(Path(run), best, tta)
 
 
@@ -136,6 +137,7 @@ def load_model(
         UserError: there is nothing that can be used. Newer checkpoints that are damaged are passed
             over with a warning.
     """
+    _check("tta", tta, (None, *get_args(Tta)))
     trained = open_model(Path(path), best, tta)
     for reason in trained.passed_over:
         warnings.warn(f"passed over {reason}", stacklevel=2)
@@ -170,9 +172,28 @@ def loader(
     Raises:
         UserError: the data cannot be found or used, or the batch not be shared by the ranks.
     """
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    where = torch.device(device)
-    if where.type not in ("cuda", "cpu"):
-        raise UserError(f"device={where}: pictures are delivered on 'cuda' or 'cpu'")
-    return Batches(config, part, Rank(where, rank, world, compile))
+    _check("part", part, get_args(Part))
+    if not 0 <= rank < world:
+        raise UserError(f"rank={rank}: of world={world} processes; count them from 0")
+    return Batches(config, part, Rank(_device(device), rank, world, compile))
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    """Where pictures are delivered, a GPU where nothing is said and there is one."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = str(name).partition(":")[0]
+    if kind not in ("cuda", "cpu"):
+        raise UserError(f"device={name}: pictures are delivered on 'cuda' or 'cpu'")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name}: write 'cuda', 'cuda:1' or 'cpu'") from error
+
+
+def _check(name: str, value: object, valid: Sequence[str | None]) -> None:
+    """Refuse what a type checker would: another word would be taken for one of these."""
+    if value not in valid:
+        words = [word for word in valid if word is not None]
+        hint = nearest(str(value), words)
+        raise UserError(f"{name}={value!r}: choose {', '.join(map(repr, words))}{hint}")

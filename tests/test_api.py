@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +127,29 @@ def test_a_device_of_another_kind_is_refused(config: fasttrain.Config) -> None:
     for part in ("train", "test"):
         with pytest.raises(fasttrain.UserError, match="device=mps"):
             fasttrain.loader(config, part, device="mps")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"part": "training"}, r"part='training': choose .*; did you mean 'train'\?"),
+        ({"device": "gpu"}, "device=gpu: pictures are delivered on 'cuda' or 'cpu'"),
+        ({"device": "cuda:x"}, "device=cuda:x: write 'cuda'"),
+        ({"world": 0}, "rank=0: of world=0 processes"),
+        ({"rank": 2, "world": 2}, "rank=2: of world=2 processes; count them from 0"),
+    ],
+)
+def test_batches_for_nobody_are_refused(
+    arguments: dict[str, Any], complaint: str, config: fasttrain.Config
+) -> None:
+    with pytest.raises(fasttrain.UserError, match=complaint):
+        fasttrain.loader(config, **{"device": "cpu", **arguments})
+
+
+def test_a_misspelt_view_is_refused(tmp_path: Path) -> None:
+    for function in (fasttrain.load_model, fasttrain.evaluate):
+        with pytest.raises(fasttrain.UserError, match=r"tta='flp': .*; did you mean 'flip'\?"):
+            function(tmp_path, tta="flp")  # type: ignore[operator]
 
 
 def test_what_is_offered_is_there_and_nothing_else() -> None:

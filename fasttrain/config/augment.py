@@ -45,7 +45,9 @@ class TrivialAugment(Section):
 class Crop(Section):
     """Pad by `padding` pixels on every side, then cut the picture's own size out at random.
 
-    Geometry, in whole pixels.
+    Geometry, in whole pixels. Beside geometry that is not, `reflect` puts the mirrored pixels
+    around the picture before any of it: what TrivialAugment and rotations bring in is then black
+    only beyond them.
     """
 
     name: Literal["crop"] = "crop"
@@ -57,8 +59,9 @@ class ResizedCrop(Section):
     """Cut out a box of random area and shape, and enlarge it to the picture's size.
 
     `scale` is the range of its area as a share of the picture's, `ratio` that of its width over
-    its height, 1 being the picture's own, drawn evenly on a logarithmic scale (Szegedy et al.,
-    "Going Deeper with Convolutions", arXiv 1409.4842, section 6). Geometry.
+    its height, 1 being the picture's own, drawn evenly on a logarithmic scale from those in which
+    the area fits (Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842, section 6).
+    Geometry.
     """
 
     name: Literal["resized_crop"] = "resized_crop"

@@ -31,7 +31,7 @@ _TO_QUARTER = (np.linalg.inv(_AXES) @ _TURN @ _AXES).tolist()  # and that, turne
 # As plain numbers, for the compiler; the first in the order in which a jitter has its factors.
 _STEPS = (int(Op.BRIGHTNESS), int(Op.CONTRAST), int(Op.COLOR))
 _STRETCH = int(Op.AUTO_CONTRAST)
-_CHUNK = 1000  # pictures measured at a time
+_MEASURED = 2**20  # pixels at a time, since a sum widens them to 32 bits
 
 
 def measure(images: Tensor) -> Tensor:
@@ -46,9 +46,10 @@ def measure(images: Tensor) -> Tensor:
 
 def measure_all(images: NDArray[np.uint8]) -> Tensor:
     """`measure` the pictures of a whole split, a part at a time: they may lie on disk."""
-    starts = range(0, len(images), _CHUNK)
-    parts = [torch.from_numpy(np.array(images[start : start + _CHUNK])) for start in starts]
-    return torch.cat([measure(part) for part in parts])
+    _, height, width, _ = images.shape
+    piece = max(_MEASURED // (height * width), 1)
+    parts = (images[start : start + piece] for start in range(0, len(images), piece))
+    return torch.cat([measure(torch.from_numpy(np.array(part))) for part in parts])
 
 
 def matrices(draws: Mapping[str, Tensor], statistics: Tensor) -> Tensor:

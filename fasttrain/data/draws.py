@@ -111,10 +111,12 @@ def _place(words: Words, size: Size) -> NDArray[np.int32]:
 
 
 def _box(entry: ResizedCrop, words: Words) -> Reals:
-    """A box of random area, shape and place; a side that would be too long is the whole side."""
+    """A box of random area, shape and place: of the shapes, those in which the area fits."""
     area = random_uniform(words[:, 0], *entry.scale)
-    ratio = np.exp(random_uniform(words[:, 1], np.log(entry.ratio[0]), np.log(entry.ratio[1])))
-    height, width = np.minimum(np.sqrt(area / ratio), 1), np.minimum(np.sqrt(area * ratio), 1)
+    widest = -np.log(area)  # a whole side
+    lowest, highest = (np.log(ratio).clip(-widest, widest) for ratio in entry.ratio)
+    ratio = np.exp(random_uniform(words[:, 1], lowest, highest))
+    height, width = np.minimum(np.sqrt([area / ratio, area * ratio]), 1)  # but for rounding
     top = random_uniform(words[:, 2]) * (1 - height)
     left = random_uniform(words[:, 3]) * (1 - width)
     return np.stack([top, left, height, width], axis=1)

@@ -152,11 +152,13 @@ def _decoded(
     pool = ThreadPoolExecutor()
     waiting: deque[tuple[Member, Future[NDArray[np.uint8]]]] = deque()
     try:
+        ahead = 1  # until the first one has shown how large they are
         for entry in _submit(pool, files, target):
             waiting.append(entry)
-            if len(waiting) == _AHEAD:
+            if len(waiting) == ahead:
                 member, pixels = waiting.popleft()
                 yield member, pixels.result()
+                ahead = _AHEAD
         for member, pixels in waiting:
             yield member, pixels.result()
     finally:
@@ -179,8 +181,12 @@ def _submit(
 
 
 def _allocate(count: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(count, H, W, 3), unless it is more than there is: the system would kill the process."""
-    needed, free = count * size[0] * size[1] * 3, psutil.virtual_memory().available
+    """(count, H, W, 3), unless it is more than there is: the system would kill the process.
+
+    Those that are decoded ahead need room beside them.
+    """
+    needed = (count + min(count, _AHEAD)) * size[0] * size[1] * 3
+    free = psutil.virtual_memory().available
     if needed > free:
         raise UserError(
             f"{count:,} pictures of {size[1]}x{size[0]} pixels need {needed / 2**30:.1f} GiB of "

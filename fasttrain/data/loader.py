@@ -25,7 +25,10 @@ from fasttrain.errors import UserError
 
 ResolvedLoader = Literal["dali", "resident", "reference"]
 
-_SHARE = 0.25  # of the free memory, that a split may take
+_SHARE = 0.25  # of a GPU's free memory, that a split may take
+# Of all memory, that an unpacked one may take under `auto`: what is free would change the choice,
+# and with it the last bits, when a run goes on.
+_SHARE_OF_ALL = 0.125
 
 
 @dataclass(frozen=True)
@@ -112,21 +115,21 @@ def choose(name: LoaderName, device: torch.device, pixels: int = 0) -> tuple[Res
         )
     if name != "auto":
         return name, "as configured"
-    if has_dali and not fits(4 * pixels, device):
+    if has_dali and 4 * pixels > _SHARE_OF_ALL * _memory(device):
         return "dali", "the pictures are too many to lie in memory unpacked"
     return "resident", "the fastest that was measured"
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Whether a split of so many bytes may lie in the device's memory, beside all else."""
-    return size <= _SHARE * _free_memory(device)
+    """Whether a split of so many bytes may lie in a GPU's memory, beside all else."""
+    return size <= _SHARE * torch.cuda.mem_get_info(device)[0]
 
 
-def _free_memory(device: torch.device) -> int:
-    """Bytes."""
+def _memory(device: torch.device) -> int:
+    """Bytes, free or not."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+        return torch.cuda.mem_get_info(device)[1]
+    return psutil.virtual_memory().total
 
 
 def make_loader(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fasttrain.errors import UserError
 
+MOST_BYTES = 2**30  # of one file that is read whole
 _READ_ERRORS = (
     OSError,
     zipfile.BadZipFile,  # damaged; also where a member's checksum does not hold
@@ -69,7 +70,8 @@ def _walk(place: Path, tops: Sequence[str]) -> Iterator[Member]:
                     yield Member(place, lead)
                 for file in filter(_is_visible, files):
                     about = os.stat(f"{folder}/{file}")  # noqa: PTH116 - for 60,000 files
-                    yield Member(place, f"{lead}{file}", (about.st_size, about.st_mtime_ns))
+                    if stat.S_ISREG(about.st_mode):  # and no pipe or device, which may never end
+                        yield Member(place, f"{lead}{file}", (about.st_size, about.st_mtime_ns))
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
@@ -124,6 +126,8 @@ def contents(files: Iterable[Member]) -> Iterator[tuple[Member, bytes]]:
 
 
 def _read_one(read: Callable[[str], bytes], member: Member) -> bytes:
+    if member.stamp[:1] > (MOST_BYTES,):  # a small zip may hold them; no more than it says is read
+        raise UserError(f"{member}: has more than {MOST_BYTES:,} bytes; no picture does; remove it")
     try:
         return read(member.name)
     except _READ_ERRORS as error:

@@ -51,7 +51,7 @@ def random_integers(words: Words, bound: int) -> NDArray[np.int32]:
     return ((words >> np.uint64(32)) * np.uint64(bound) >> np.uint64(32)).astype(np.int32)
 
 
-def random_uniform(words: Words, low: float = 0.0, high: float = 1.0) -> Reals:
+def random_uniform(words: Words, low: float | Reals = 0.0, high: float | Reals = 1.0) -> Reals:
     """Map words to numbers spread evenly over `[low, high)`, by their upper 53 bits."""
     even: Reals = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return low + (high - low) * even

@@ -31,6 +31,7 @@ SplitName = Literal["train", "test"]
 SPLITS: tuple[SplitName, SplitName] = ("train", "test")
 
 _FORMAT = 1
+_COUNTED = 2**22  # pixels at a time, since bincount widens them to 64 bits
 
 
 @dataclass(frozen=True)
@@ -264,9 +265,12 @@ def channel_statistics(images: NDArray[np.uint8]) -> tuple[list[float], list[flo
     A deviation is at least 1 grey level, so that a constant channel can be divided by it.
     """
     histogram = np.zeros((images.shape[-1], 256), dtype=np.int64)
-    for start in range(0, len(images), 4096):  # bincount widens to 64 bits: a piece at a time
+    _, height, width, _ = images.shape
+    piece = max(_COUNTED // (height * width), 1)
+    for start in range(0, len(images), piece):
         for channel, counts in enumerate(histogram):
-            counts += np.bincount(images[start : start + 4096, ..., channel].ravel(), minlength=256)
+            some = images[start : start + piece, ..., channel]
+            counts += np.bincount(some.ravel(), minlength=256)
     values, total = np.arange(256, dtype=np.float64), histogram[0].sum()
     means = histogram @ values / total
     squares = (values - means[:, None]) ** 2

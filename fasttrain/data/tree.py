@@ -90,7 +90,8 @@ def by_split(files: Iterable[Member], where: str) -> Tree:
         if not tree[split]:
             raise UserError(
                 f"{where}: no {split} pictures at {split}/<class>/<picture> with one of the "
-                f"suffixes {' '.join(SUFFIXES)}; both train and test are needed"
+                f"suffixes {' '.join(SUFFIXES)}; add them, or set data.test_share=0.2 to divide "
+                "those that are there"
             )
         _refuse_empty(tree[split], where, f"{split}/")
     return {split: _in_order(labels) for split, labels in tree.items()}
@@ -150,6 +151,7 @@ def _root(member: Member) -> Root:
 def _undivided(files: Iterable[Member]) -> tuple[list[Member], list[Member]]:
     """The pictures of a set that is not divided, and what else lies in a folder."""
     pictures, others = [], []
+    halves: dict[str, Member] = {}
     for member in _visible(files):
         *above, file = member.name.split("/")
         if not is_picture(file):
@@ -157,10 +159,13 @@ def _undivided(files: Iterable[Member]) -> tuple[list[Member], list[Member]]:
             continue
         pictures.append(member)
         if above[-2:-1] and above[-2] in SPLITS:
-            raise UserError(
-                f"{member}: lies at {above[-2]}/<class>/<picture>, so the set is divided already; "
-                "leave data.test_share out"
-            )
+            halves.setdefault(above[-2], member)
+    if len(halves) == len(SPLITS):  # with one of them alone, that is what is to be divided
+        split, member = min(halves.items())
+        raise UserError(
+            f"{member}: lies at {split}/<class>/<picture>, so the set is divided already; "
+            "leave data.test_share out"
+        )
     return pictures, others
 
 

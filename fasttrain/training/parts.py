@@ -89,6 +89,12 @@ def check_world(config: Config, world: int) -> None:
             f"choose a multiple of {2 * world * parts}"
         )
     ghost_batch, piece = _ghost_batch(config), size // (world * parts)
+    if isinstance(config.model, WhitenedCnnModel) and piece == 1:
+        raise UserError(
+            f"data.batch_size={size} gives each of {world} processes and {parts} parts one "
+            "picture, and model.family=whitened_cnn normalises over several; "
+            f"choose {2 * world * parts} or more"
+        )
     if ghost_batch is not None and piece > ghost_batch and piece % ghost_batch:
         raise UserError(
             f"model.ghost_batch={ghost_batch} does not divide the {piece} pictures that a process "

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fasttrain.data.members import MOST_BYTES
 from fasttrain.data.pictures import SUFFIXES
 from fasttrain.errors import UserError
 
 STDIN = "-"
-_MOST_BYTES = 2**30  # of one file: some names, such as /dev/zero, have no end
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Input:
             return self.content
         try:
             with Path(self.name).open("rb") as file:
-                content = file.read(_MOST_BYTES + 1)
+                content = file.read(MOST_BYTES + 1)  # some, such as /dev/zero, have no end
         except (OSError, ValueError) as error:  # a ValueError: a null character in the name
             reason = getattr(error, "strerror", None) or str(error)
             raise UserError(f"{self.name}: cannot be read: {reason}") from error
-        if len(content) > _MOST_BYTES:
-            raise UserError(f"{self.name}: has more than {_MOST_BYTES:,} bytes; no picture does")
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{self.name}: has more than {MOST_BYTES:,} bytes; no picture does")
         return content
 
 
@@ -69,7 +69,7 @@ def find_inputs(names: Sequence[str], listed: bool = False) -> Iterator[Input | 
         if name == STDIN and listed:
             yield from find_inputs(list_names(sys.stdin.buffer.read()))
         elif name == STDIN:
-            yield Input(STDIN, sys.stdin.buffer.read(_MOST_BYTES))
+            yield Input(STDIN, sys.stdin.buffer.read(MOST_BYTES))
         elif os.path.isdir(name):  # noqa: PTH112 - it is False, too, where no one may look
             yield from _in_folder(name)
         else:

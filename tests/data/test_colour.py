@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 
+from fasttrain.data import colour
 from fasttrain.data.colour import jitter, measure, recolor
 
 
@@ -25,6 +26,22 @@ def jittered(images: Tensor, *factors: float) -> Tensor:
 def off(found: Tensor, expected: Tensor) -> float:
     """The largest difference, in grey levels, from pictures in torchvision's layout."""
     return float((found.float() - expected.permute(0, 2, 3, 1).float()).abs().max())
+
+
+@pytest.mark.parametrize(("pixels", "largest"), [(8 * 9 * 7, 7), (1, 1)])
+def test_pictures_are_measured_a_few_pixels_at_a_time(
+    pixels: int, largest: int, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+
+    def counted(part: Tensor) -> Tensor:
+        counts.append(len(part))
+        return measure(part)
+
+    monkeypatch.setattr(colour, "_MEASURED", pixels)
+    monkeypatch.setattr(colour, "measure", counted)
+    assert torch.equal(colour.measure_all(images.numpy()), measure(images))
+    assert max(counts) == largest
 
 
 def test_no_change_changes_nothing(images: Tensor) -> None:

@@ -72,6 +72,16 @@ def test_a_box_lies_in_the_picture_and_has_the_area_and_shape_it_should() -> Non
     assert abs(np.log(ratio).mean()) < 0.05
 
 
+@pytest.mark.parametrize("ratio", [(3 / 4, 4 / 3), (1 / 4, 4), (2, 3)])
+def test_a_large_box_takes_a_shape_in_which_its_area_fits(ratio: tuple[float, float]) -> None:
+    entry = ResizedCrop(scale=(0.8, 1.0), ratio=ratio)
+    top, left, height, width = parameters(entry, words(20_000, 4), SIZE).T
+    area = height * width
+    assert min(area.min() - 0.8, top.min(), left.min()) >= -1e-12
+    assert max((top + height).max(), (left + width).max(), area.max()) <= 1
+    assert abs(area.mean() - 0.9) < 0.002
+
+
 def test_rotations_are_even_to_both_sides() -> None:
     degrees = parameters(Rotation(degrees=20), words(5000, 1), SIZE)
     assert -20 <= degrees.min() < -19.9

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fasttrain.data import folders
+from fasttrain.data import folders, members
 from fasttrain.data.members import Member
 from fasttrain.data.store import silent
 from fasttrain.data.tree import Division
@@ -198,6 +198,22 @@ def test_few_files_are_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     source.read(lambda _what, done, _total: ahead.append(len(read) - done))
     assert len(read) == 800
     assert 1 < max(ahead) <= 64
+    assert ahead[0] == 1  # by its size it is known how much memory all take
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_file_that_no_picture_can_be_is_not_read(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = write(form, tmp_path, {**GOOD, "train/cat/b.png": bytes(100_000)})
+    monkeypatch.setattr(members, "MOST_BYTES", 90_000)
+    assert "train/cat/b.png: has more than 90,000 bytes; no picture does" in refusal(places)
+
+
+def test_a_pipe_in_a_folder_is_no_picture(tmp_path: Path) -> None:
+    place = write_folder(tmp_path, GOOD)
+    os.mkfifo(place / "train/cat/pipe.png")
+    assert len(folders.find([place]).read(silent)[1]["train"].images) == 5
 
 
 @pytest.mark.parametrize("threads", [1, 7])

@@ -20,7 +20,7 @@ def test_what_is_configured_is_taken() -> None:
 def test_auto_is_the_fastest_while_the_pictures_fit_into_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loader, "_free_memory", lambda _: 1600)
+    monkeypatch.setattr(loader, "_memory", lambda _: 3200)
     assert choose("auto", CPU, pixels=100)[0] == "resident"
     assert choose("auto", CPU, pixels=101)[0] == "dali"
 

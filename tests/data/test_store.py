@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fasttrain.data import store as store_module
 from fasttrain.data.store import (
     Content,
     Split,
@@ -403,11 +405,23 @@ def random_images(*shape: int) -> NDArray[np.uint8]:
     ],
     ids=["small", "pieces", "channels", "white", "black"],
 )
-def test_the_statistics_are_those_that_numpy_computes(images: NDArray[np.uint8]) -> None:
+def test_the_statistics_are_those_that_numpy_computes(
+    images: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_COUNTED", 4096 * 2 * 2)
     mean, std = channel_statistics(images)
     pixels = images.reshape(-1, 3).astype(np.float64)
     assert mean == pytest.approx(pixels.mean(0), rel=1e-12)
     assert std == pytest.approx(pixels.std(0).clip(min=1.0), rel=1e-12)
+
+
+def test_the_statistics_of_large_pictures_take_little_memory() -> None:
+    images = np.zeros((600, 128, 128, 3), dtype=np.uint8)
+    tracemalloc.start()
+    channel_statistics(images)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1.5 * images.nbytes
 
 
 def test_the_statistics_do_not_depend_on_the_order_of_the_pictures() -> None:

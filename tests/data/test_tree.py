@@ -12,7 +12,7 @@ from fasttrain.config import Data
 from fasttrain.data import folders
 from fasttrain.data.randomness import random_words_by_name
 from fasttrain.data.sources import open_dataset
-from fasttrain.data.store import SPLITS, silent
+from fasttrain.data.store import SPLITS, SplitName, silent
 from fasttrain.data.tree import Division, UndividedError
 from fasttrain.errors import UserError
 from tests.data.test_folders import picture, write_folder, write_zip
@@ -146,6 +146,19 @@ def test_a_set_that_cannot_be_divided_is_explained(
     assert complaint in str(caught.value)
     assert str(place) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+@pytest.mark.parametrize("split", SPLITS)
+def test_one_split_alone_can_be_divided(split: SplitName, form: str, tmp_path: Path) -> None:
+    files = {f"{split}/{name}": content for name, content in FILES.items()}
+    path = tmp_path / f"set{'.zip' if form == 'zip' else ''}"
+    place = write_folder(path, files) if form == "folder" else write_zip(path, files)
+    with pytest.raises(UserError, match=r"; add them, or set data\.test_share=0\.2 to divide"):
+        open_dataset(Data(dataset="folder", path=place))
+    store = open_dataset(Data(dataset="folder", path=place, test_share=0.5))
+    assert store.classes == tuple(COUNTS)
+    assert [len(store.train.labels), len(store.test.labels)] == [27, 28]
 
 
 def test_a_class_may_be_named_train(tmp_path: Path) -> None:

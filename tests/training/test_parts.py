@@ -73,6 +73,16 @@ def test_there_may_be_no_validation_split(store: Store) -> None:
     assert len(parts.training_plan(config(validation=0), store).pictures) == 50
 
 
+@pytest.mark.parametrize(("size", "parts_of_it"), [(1, 1), (4, 4)])
+def test_a_batch_norm_over_one_picture_is_refused(size: int, parts_of_it: int) -> None:
+    """Its last pictures may be of one pixel, which is then all that a channel has."""
+    settings = config(batch_size=size).model_dump(mode="json")
+    settings |= {"model": {"family": "whitened_cnn"}}
+    settings["train"] |= {"accumulate": parts_of_it}
+    with pytest.raises(UserError, match=rf"batch_size={size} .* one picture, .* choose {2 * size}"):
+        parts.check(Config.model_validate(settings))
+
+
 @pytest.mark.parametrize("validation", [50, 51])
 def test_a_validation_split_that_leaves_nothing_is_refused(store: Store, validation: int) -> None:
     match = rf"^data\.validation={validation} leaves nothing of the 50 training pictures; "
