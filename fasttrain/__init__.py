@@ -1,4 +1,4 @@
-"""fasttrain trains image classifiers on CIFAR-10-class data as fast as the hardware allows.
+"""fasttrain trains image classifiers on CIFAR-10-class data quickly.
 
 The functions are described in `fasttrain.api`; they are loaded when they are first asked for, so
 that `import fasttrain` costs nothing.

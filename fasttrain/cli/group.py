@@ -97,7 +97,7 @@ def _tell(message: str, code: int) -> int:
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="fasttrain")
 def main() -> None:
-    """Train CIFAR-10-class image classifiers as fast as the hardware allows."""
+    """Train CIFAR-10-class image classifiers quickly."""
 
 
 def overridable(command: Callable[..., None]) -> Callable[..., None]:

@@ -112,6 +112,7 @@ def _oddities(config: Config, plan: TrainingPlan, runtime: Runtime) -> list[str]
     return [
         *checks.oddities(config, plan.steps_per_epoch),
         *checks.of_precision(config.train.precision, imitated),
+        *checks.of_slices(config.data.batch_size, runtime.world),
         *schedule.check(config.schedule, config.train.epochs, plan.steps_per_epoch),
     ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fasttrain.config import AttentionCnnModel, Config, Train
 from fasttrain.training.schedule import to_steps
 
+_FEW = 16  # pictures, fewer of which make poor statistics and leave most of a device idle
+
 
 def oddities(config: Config, steps_per_epoch: int) -> list[str]:
     """Settings that have no effect, or hardly the one that was meant; one line for each."""
@@ -21,6 +23,18 @@ def of_precision(precision: str, imitated: bool) -> list[str]:
     if precision != "bf16" or not imitated:
         return []
     return ["train.precision=bf16: this CPU imitates it; train.precision=fp32 is faster here"]
+
+
+def of_slices(batch_size: int, world: int) -> list[str]:
+    """A batch that was meant for fewer processes."""
+    slice_size = batch_size // world
+    if world == 1 or slice_size >= _FEW:
+        return []
+    return [
+        f"data.batch_size={batch_size} is that of all {world} processes together: each takes "
+        f"{slice_size} pictures, few for its speed and for batch norm; choose "
+        f"{_FEW * world} or more, and a learning rate to match"
+    ]
 
 
 def _of_resizing(train: Train, steps_per_epoch: int, total: int) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 
 from fasttrain.config import Config
 from fasttrain.runtime import cpu_imitates_bf16
-from fasttrain.training.checks import oddities, of_precision
+from fasttrain.training.checks import oddities, of_precision, of_slices
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,10 @@ def test_a_run_that_never_sees_whole_pictures_is_odd(until: str, odd: bool) -> N
     train = {"epochs": 10, "resize": [{"scale": 0.5, "until": until}]}
     lines = oddities(Config.model_validate({"train": train}), steps_per_epoch=7)
     assert [f"until {until}," in line for line in lines] == [True] * odd
+
+
+def test_a_batch_that_leaves_each_process_little_is_odd() -> None:
+    (line,) = of_slices(128, 32)
+    assert "all 32 processes together: each takes 4 pictures" in line
+    assert "choose 512 or more" in line
+    assert of_slices(128, 8) == of_slices(4, 1) == []
