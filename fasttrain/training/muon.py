@@ -104,13 +104,12 @@ class Muon(torch.optim.Optimizer):
         views = [_channels_behind(weight) for weight in weights]
         matrices = [as_matrix(direction) for direction in directions]
         for places in _stacks(matrices):
-            updates = _orthogonalise_together([matrices[at] for at in places], self._iterations)
+            together = [matrices[at] for at in places]
+            updates = _orthogonalise_together(together, self._iterations, lr)
             moved = [views[at] for at in places]
             shaped = [each.view_as(view) for each, view in zip(updates, moved, strict=True)]
             if self._scale != "none":
-                torch._foreach_mul_(shaped, [self._factor(*matrices[at].shape) for at in places])
-            if isinstance(lr, Tensor):  # on the device: a recorded update reads it there
-                torch._foreach_mul_(shaped, lr)
+                torch._foreach_mul_(shaped, [self._factor(*each.shape) for each in together])
             torch._foreach_add_(moved, shaped, alpha=-1 if isinstance(lr, Tensor) else -lr)
 
     def _factor(self, rows: int, columns: int) -> float:
@@ -141,10 +140,13 @@ def _wide_size(matrices: list[Tensor]) -> tuple[int, int]:
     return max(min(each.shape) for each in matrices), max(max(each.shape) for each in matrices)
 
 
-def _orthogonalise_together(matrices: list[Tensor], iterations: int) -> list[Tensor]:
+def _orthogonalise_together(
+    matrices: list[Tensor], iterations: int, lr: float | Tensor = 1.0
+) -> list[Tensor]:
     """Orthogonalise matrices of any shapes in one batch, in which zeros make them equally large.
 
-    Rows and columns of zeros stay what they are and change nothing of the others.
+    Rows and columns of zeros stay what they are and change nothing of the others. A rate on the
+    device, where a recorded update reads it, is multiplied in here: all of them take one kernel.
     """
     stacked = matrices[0].new_zeros(len(matrices), *_wide_size(matrices))
     wide = [each if each.shape[0] <= each.shape[1] else each.T for each in matrices]
@@ -153,6 +155,8 @@ def _orthogonalise_together(matrices: list[Tensor], iterations: int) -> list[Ten
     ]
     torch._foreach_copy_(places, wide)
     found = orthogonalise(stacked, iterations).to(stacked.dtype)
+    if isinstance(lr, Tensor):
+        found = found * lr
     own = [some[: each.shape[0], : each.shape[1]] for some, each in zip(found, wide, strict=True)]
     return [
         some if lying is each else some.T

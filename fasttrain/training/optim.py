@@ -60,6 +60,14 @@ class Optimizers:
             if "capturable" in group:  # AdamW asks for it
                 group["capturable"] = True
 
+    def keep_rates_here(self) -> None:
+        """Let `set_rates` alone say what the rates are, as for updates that are not recorded."""
+        self._on_device = None
+        for group, rate in zip(self._groups, self._rates, strict=True):
+            group["lr"] = rate
+            if "capturable" in group:
+                group["capturable"] = False
+
     def begin(self) -> None:
         """Make what members remember, and change nothing."""
         weights = [weight for group in self._groups for weight in group["params"]]
@@ -119,8 +127,8 @@ class Optimizers:
             remembered = {places.get(name, name): found for name, found in state[key].items()}
             settings = member.state_dict()["param_groups"]
             member.load_state_dict({"state": remembered, "param_groups": settings})
-        self._on_device = None
         self._groups = [group for each in self._members.values() for group in each.param_groups]
+        self.keep_rates_here()
 
     def _weights(self, member: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
         """A member's parameters in its own order."""

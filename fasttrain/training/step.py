@@ -245,6 +245,7 @@ class TrainingStep:
         else:
             return None
         self.forget()
+        self._optimizer.keep_rates_here()
         self._optimizer.zero_grad()  # gradients may lie in the failed recording's memory
         torch.cuda.empty_cache()
         return reason

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch._inductor.utils import run_fw_bw_and_get_code
 
 from fasttrain import models
-from fasttrain.config import Config
+from fasttrain.config import Config, Resize
 from fasttrain.data.mixing import label_weights, mix
-from fasttrain.training.step import _ON_CPU, Objective
+from fasttrain.training.resizing import Matrices, Resizer
+from fasttrain.training.step import _ON_CPU, _ON_GPU, Objective
+from tests.networks import ghost_network
 
 SIZE = (4, 6)
 LABELS = torch.tensor([0, 2, 1, 1])
@@ -70,6 +72,55 @@ def test_other_weights_and_boxes_need_no_other_graph(model: nn.Module, images: T
             found, _ = compiled(images, LABELS, mixing(seed))
             expected, _ = Objective(model, 0.0)(images, LABELS, mixing(seed))
             assert torch.allclose(found, expected)
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param(torch.device("cpu"), marks=pytest.mark.long),
+        pytest.param(torch.device("cuda"), marks=pytest.mark.gpu),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(("bf16", "most"), [(False, 1e-3), (True, 0.15)])
+def test_compiled_gradients_are_the_eager_ones_at_every_size(
+    device: torch.device, bf16: bool, most: float
+) -> None:
+    """Of the network whose pooling, convolutions and norm have gradients of their own."""
+    torch.compiler.reset()
+    network = ghost_network(4).to(device)
+    resizer = Resizer([Resize(scale=0.75, until="50%")], (8, 8), 1, 2, device)
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randn(8, 3, 8, 8, generator=generator).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 5, (8,), generator=generator).to(device)
+    exact, objective = Objective(network, 0.1), Objective(network, 0.1, bf16)
+    options = dict(_ON_CPU if device.type == "cpu" else _ON_GPU)
+    compiled = torch.compile(objective, dynamic=False, options=options)
+
+    for step in range(2):
+        found, expected = (
+            gradients(network, way, pictures.to(device), labels, resizer(step))
+            for way in (compiled, exact)
+        )
+        for name, wanted in expected.items():
+            # A bias ahead of a norm moves nothing: its gradient is rounding alone.
+            error = (found[name] - wanted).norm()
+            assert error <= most * (wanted.norm() + 0.01), (step, name)
+    torch.compiler.reset()
+
+
+def gradients(
+    network: nn.Module,
+    way: nn.Module,
+    pictures: Tensor,
+    labels: Tensor,
+    smaller: Matrices | None,
+) -> dict[str, Tensor]:
+    network.zero_grad()
+    way(pictures, labels, None, smaller)[0].backward()
+    named = network.named_parameters()
+    return {name: weight.grad.clone() for name, weight in named if weight.grad is not None}
 
 
 @pytest.mark.usefixtures("compiler")

@@ -248,6 +248,22 @@ def test_an_optimiser_goes_on_from_its_state_bit_for_bit(values: dict[str, objec
     assert largest_difference(model, twin) == 0
 
 
+@pytest.mark.parametrize("loads", [True, False])
+def test_rates_that_kernels_read_come_back(loads: bool) -> None:
+    """Where a run goes back to a checkpoint, or on without recorded updates."""
+    model = network()
+    chosen = optim.build(settings(name="muon", lr=0.1, rest={"name": "adamw", "lr": 0.2}), model)
+    before = [dict(group) for group in chosen.groups]
+    chosen.keep_rates_on(torch.device("cpu"))
+    chosen.set_rates(0.5)
+    assert [float(group["lr"]) for group in chosen.groups] == pytest.approx([0.05, 0.1, 0.1])
+    if loads:
+        chosen.load_state_dict(chosen.state_dict())
+    else:
+        chosen.keep_rates_here()
+    assert [dict(group) for group in chosen.groups] == before
+
+
 def test_settings_come_from_the_configuration_and_not_from_the_state() -> None:
     model = network()
     first = optim.build(settings(lr=0.1, momentum=0.9), model)
