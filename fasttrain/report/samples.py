@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from fasttrain.errors import UserError
 from fasttrain.files import write_bytes
 from fasttrain.report.reading import Run
@@ -12,7 +14,8 @@ _PICTURES, _EPOCHS = 6, 8
 def samples(run: Run) -> bytes | None:
     """A PNG of training pictures as the first epochs show them; drawn once, kept in the run.
 
-    `None` where there is none yet and the data set is not at hand.
+    It is drawn each time where the run's folder cannot be written, and `None` where there is none
+    yet and the data set is not at hand.
     """
     kept = run.folder.samples
     if kept.exists():
@@ -23,12 +26,13 @@ def samples(run: Run) -> bytes | None:
 
     from fasttrain.use.preview import sheet
 
-    # On the CPU and by the plainest loader: all of them deliver the same.
-    data = run.config.data.model_copy(update={"loader": "resident"})
+    # All loaders deliver the same, and this one needs no memory beside a run that may need it.
+    data = run.config.data.model_copy(update={"loader": "reference"})
     config = run.config.model_copy(update={"data": data})
     try:
         drawn = sheet(config, run.store, torch.device("cpu"), _PICTURES, _EPOCHS)
-        write_bytes(kept, drawn)
-    except UserError:  # too few pictures, or no right to write there
+    except UserError:  # too few pictures
         return None
+    with suppress(UserError):  # no right to write there, or no room
+        write_bytes(kept, drawn)
     return drawn

@@ -43,9 +43,18 @@ class Excerpt(Plan):
         self._pictures = pictures
         self.batch_size = 2 * len(pictures)
         self.steps_per_epoch = 1
+        self._kept: dict[int, Batch] = {}
 
     def epoch(self, epoch: int) -> Batch:
-        """The rows of these pictures and of their partners, by turns."""
+        """The rows of these pictures and of their partners, by turns; kept: they are few.
+
+        A loader may ask for every picture, and finding it takes a look at the whole epoch.
+        """
+        if epoch not in self._kept:
+            self._kept[epoch] = self._cut_out(epoch)
+        return self._kept[epoch]
+
+    def _cut_out(self, epoch: int) -> Batch:
         whole = self._plan.epoch(epoch)
         order = np.argsort(whole.indices)
         own = order[np.searchsorted(whole.indices, self._pictures, sorter=order)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -19,10 +20,12 @@ from rich.console import Console
 from fasttrain.answers import interval, load
 from fasttrain.cli import main
 from fasttrain.config import Config, Data
-from fasttrain.data import sources
+from fasttrain.data import resident, sources
 from fasttrain.data.shapes import CLASSES, ShapesSource
 from fasttrain.observe.folder import RunFolder
 from fasttrain.report import write
+from fasttrain.report.reading import read
+from fasttrain.report.samples import samples
 from fasttrain.training.run import run
 
 RECIPE = {
@@ -137,6 +140,24 @@ def test_it_shows_what_the_model_sees(home: Path) -> None:
     assert "Training pictures as the model sees them" in text(page(home / "one"))
     with Image.open(home / "one" / "samples.png") as sheet:
         assert sheet.width > sheet.height > 400
+
+
+def test_it_does_not_unpack_the_training_set_for_a_few_pictures(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise AssertionError("the whole set, beside a run that may need the memory")
+
+    monkeypatch.setattr(resident, "pack", refuse)
+    (home / "one" / "samples.png").unlink(missing_ok=True)
+    assert "Training pictures as the model sees them" in text(page(home / "one"))
+
+
+def test_pictures_that_cannot_be_kept_are_shown_all_the_same(home: Path) -> None:
+    nowhere = RunFolder(home / "one" / "config.yaml")
+    drawn = samples(dataclasses.replace(read(home / "one"), folder=nowhere))
+    assert drawn is not None
+    assert drawn.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("runs", [("one",), ("one", "two", "long")])
