@@ -135,6 +135,22 @@ def until(path: Path, step: int) -> list[Record]:
     ]
 
 
+def speed(records: Sequence[Record]) -> tuple[float, float]:
+    """Images a second, and the share of the time spent waiting for data, over `train` records.
+
+    Each counts by the time that its steps took at its rate; one without a rate, of the step in
+    which code was generated, does not count, and both are 0 where there is no other.
+    """
+    timed = [record for record in records if record["images_per_second"]]
+    if not timed:
+        return 0.0, 0.0
+    # Seconds for one picture of every batch: the size of a batch is the same in all of them.
+    seconds = [record["steps"] / record["images_per_second"] for record in timed]
+    steps = sum(record["steps"] for record in timed)
+    waited = sum(rec["data_stall"] * took for rec, took in zip(timed, seconds, strict=True))
+    return steps / sum(seconds), waited / sum(seconds)
+
+
 def rewrite(path: Path, records: Sequence[Record]) -> None:
     """Let a journal hold these records and no others; errors as `files.write_text`."""
     write_text(path, "".join(json.dumps(record) + "\n" for record in records))

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fasttrain.config import Config
-from fasttrain.observe.journal import Record
+from fasttrain.observe.journal import Record, speed
 
 _BAR_WIDTH = 20
 _SECONDS_BETWEEN_LINES = 30
@@ -132,8 +132,12 @@ def working(console: Console) -> Iterator[Callable[[str, int, int], None]]:
 def _mean(records: list[Record]) -> Record:
     """One record for the steps of several."""
     steps = sum(record["steps"] for record in records)
-    names = ("loss", "accuracy", "images_per_second", "data_stall")
-    return {name: sum(rec["steps"] * rec[name] for rec in records) / steps for name in names}
+    rate, stall = speed(records)
+    means = {
+        name: sum(rec["steps"] * rec[name] for rec in records) / steps
+        for name in ("loss", "accuracy")
+    }
+    return {**means, "images_per_second": rate, "data_stall": stall}
 
 
 def _figures(record: Record) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import mean
 from typing import Any
 
 from markupsafe import Markup
 
 from fasttrain.answers import Answers, interval
+from fasttrain.observe.journal import speed
 from fasttrain.report import charts, pictures
 from fasttrain.report.reading import Run
 
@@ -42,13 +42,15 @@ def _scores(run: Run) -> list[Tile]:
 
 
 def _speed(run: Run) -> list[Tile]:
-    training, result = run.training, run.result or {}
+    training, result = run.training, run.result
     if not training:
         return []
-    done, later = training[-1], training[1:] or training  # the first holds a cold start
-    rate = result.get("images_per_second", mean(one["images_per_second"] for one in later))
-    stall = result.get("data_stall", mean(one["data_stall"] for one in later))
-    seconds = result["train_seconds"] if run.result else done["seconds"]
+    done = training[-1]
+    if result:
+        rate, stall = result["images_per_second"], result["data_stall"]
+    else:
+        rate, stall = speed(training[1:] or training)  # the first holds a cold start
+    seconds = result["train_seconds"] if result else done["seconds"]
     epoch = done["step"] / run.steps_per_epoch
     return [
         Tile("epoch", f"{epoch:.4g}", f"of {run.config.train.epochs}"),

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from fasttrain.errors import UserError
-from fasttrain.observe.journal import Journal, Record, read, rewrite, until
+from fasttrain.observe.journal import Journal, Record, read, rewrite, speed, until
 
 
 def cut_back(path: Path, step: int) -> None:
@@ -241,3 +241,12 @@ def test_cutting_back_drops_the_test_score_that_is_taken_again(tmp_path: Path) -
     log.close()
     cut_back(path, 4)
     assert [record["split"] for record in read(path)] == ["validation"]
+
+
+def test_how_fast_it_went_is_judged_by_time_and_not_by_steps() -> None:
+    fast = {"steps": 50, "images_per_second": 1000.0, "data_stall": 0.0}
+    slow = {"steps": 50, "images_per_second": 100.0, "data_stall": 0.9}
+    cold = {"steps": 1, "images_per_second": 0.0, "data_stall": 0.0}  # its time is not known
+    assert speed([fast, slow, cold]) == pytest.approx((100 / 0.55, 0.45 / 0.55))
+    assert speed([fast, {**fast, "steps": 7}]) == pytest.approx((1000, 0))
+    assert speed([cold]) == speed([]) == (0, 0)

@@ -206,6 +206,16 @@ def test_an_evaluation_line_has_the_means_of_all_steps_since_the_last(log: Scree
     progress.close()
 
 
+def test_an_evaluation_line_tells_how_fast_all_of_it_went(log: Screen) -> None:
+    progress = ProgressLine(CONFIG, 0, 900, log.console)
+    progress.show({**TRAIN, "images_per_second": 1000.0, "data_stall": 0.0})
+    progress.show({**TRAIN, "images_per_second": 100.0, "data_stall": 0.9})
+    progress.show(EVALUATION)
+    (shown,) = log.lines()
+    assert "182 images/s  data 81.8%" in shown
+    progress.close()
+
+
 def test_a_bar_leaves_standard_output_alone() -> None:
     """What a command prints may go to a file while the bar is on the terminal."""
     console = Console(file=io.StringIO(), force_terminal=True)

@@ -195,6 +195,24 @@ def test_a_run_that_goes_on_loads_itself_anew(home: Path, tmp_path: Path) -> Non
     assert "Answers to the validation pictures" in page(going)
 
 
+def test_the_speed_of_a_run_that_goes_on_is_that_of_all_its_time(
+    home: Path, tmp_path: Path
+) -> None:
+    going = tmp_path / "going"
+    shutil.copytree(home / "one", going)
+    (going / "result.json").unlink()
+    first = json.loads((going / "metrics.jsonl").read_text().splitlines()[0])
+    speeds = ((7.0, 1.0), (1000.0, 0.0), (100.0, 0.9))  # the first one's cold start is left out
+    journal = [
+        {**first, "step": 50 * at, "steps": 50, "images_per_second": rate, "data_stall": waited}
+        for at, (rate, waited) in enumerate(speeds, start=1)
+    ]
+    (going / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in journal))
+    shown = text(page(going))
+    assert "images/s 182 over the training time" in shown
+    assert "waiting for data 81.8% of the training time" in shown
+
+
 def test_a_run_that_has_just_begun_is_shown_too(home: Path, tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     begun.mkdir()
