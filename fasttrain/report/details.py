@@ -118,15 +118,3 @@ def _pairs(found: Answers, classes: tuple[str, ...]) -> list[tuple[str, str, int
         if answer != at and count
     ]
     return sorted(pairs, key=lambda pair: -pair[2])[:_MOST_CLASSES]
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as rows of a table."""
-    rows: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            rows += flat(value, f"{prefix}{key}.")
-        elif value not in (None, [], ""):
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append((f"{prefix}{key}", shown))
-    return rows

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fasttrain.report import details, pictures
+from fasttrain.report import details, pictures, settings
 from fasttrain.report.curves import curves
 from fasttrain.report.reading import Run
 from fasttrain.report.stages import stages
@@ -52,6 +52,6 @@ def _about(run: Run, samples: bytes | None) -> dict[str, Any]:
         "answers": details.answers(run),
         "samples": pictures.png(samples) if samples else None,
         "starts": run.environment.get("starts", []),
-        "environment": details.flat({**run.environment, "starts": None}),
+        "environment": settings.rows({**run.environment, "starts": None}),
         "config": run.config.to_yaml(),
     }
