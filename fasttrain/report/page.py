@@ -25,6 +25,7 @@ def draw(runs: Sequence[Run], samples: bytes | None = None, live: bool = False) 
         live: Let an open page load itself anew while the run goes on.
     """
     alone = runs[0] if len(runs) == 1 else None
+    compared = [] if alone else stages(runs)
     template = Environment(
         loader=PackageLoader("fasttrain.report", "."),
         autoescape=True,
@@ -38,7 +39,8 @@ def draw(runs: Sequence[Run], samples: bytes | None = None, live: bool = False) 
         written=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         curves=curves(runs),
         run=_about(alone, samples) if alone else None,
-        stages=[] if alone else stages(runs),
+        stages=compared,
+        differences=settings.differences([stage.config for stage in compared]),
     )
 
 

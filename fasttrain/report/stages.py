@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from fasttrain.config import Config
 from fasttrain.report.reading import Run
 
 
@@ -16,7 +17,7 @@ class Stage:
     Attributes:
         name: Its name.
         runs: The folders of its runs.
-        epochs: How long they are.
+        config: What they are set to, but for the seed.
         each: The test accuracy of every run that is complete, 0 to 1.
         before: The mean of the stage before this one.
         parameters: How many its network has.
@@ -26,7 +27,7 @@ class Stage:
 
     name: str
     runs: tuple[str, ...]
-    epochs: int
+    config: Config
     each: tuple[float, ...]
     before: float | None
     parameters: int | None
@@ -72,7 +73,7 @@ def _stage(alike: Sequence[Run], before: float | None) -> Stage:
     return Stage(
         alike[0].config.name,
         tuple(str(run.folder.path) for run in alike),
-        alike[0].config.train.epochs,
+        alike[0].config,
         tuple(result["test_accuracy"] for result in results),
         before,
         first.get("parameters"),

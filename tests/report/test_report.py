@@ -182,6 +182,14 @@ def test_several_runs_stand_side_by_side_by_recipe_and_seed(home: Path) -> None:
     assert "one seed" in shown
 
 
+def test_several_runs_are_told_apart_by_their_settings(home: Path) -> None:
+    shown = text(page(home / "one", home / "two", home / "long"))
+    _, _, differences = shown.partition("Different settings")
+    assert "optim.name sgd adamw" in differences
+    assert "train.epochs" not in differences  # they have it in common
+    assert "Different settings" not in text(page(home / "one", home / "two"))
+
+
 def test_a_run_that_goes_on_loads_itself_anew(home: Path, tmp_path: Path) -> None:
     going = tmp_path / "going"
     shutil.copytree(home / "one", going)
