@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from fasttrain.data.store import Store
 from fasttrain.errors import UserError
 from fasttrain.files import write_output
 from fasttrain.training import parts
+from fasttrain.training.resizing import Matrices, Resizer, resize
 
 _TILE, _GAP, _MARGIN, _LINE = 96, 4, 90, 18  # pixels of the sheet; the first is aimed at
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
@@ -68,7 +70,8 @@ class Excerpt(Plan):
 def preview(config: Config, path: Path, pictures: int, epochs: int) -> None:
     """Draw `pictures` training pictures as the first `epochs` epochs show them, one to a row.
 
-    They come through the run's own loader, and are mixed as the training step does it.
+    They come through the run's own loader, and are mixed and made smaller as the first step of an
+    epoch does it; smaller ones are enlarged to the tile of whole ones.
 
     Args:
         config: The run.
@@ -91,7 +94,10 @@ def sheet(config: Config, store: Store, device: torch.device, pictures: int, epo
     chosen = _shown_by_all(plan, epochs)[:pictures]
     if not len(chosen):
         raise UserError(f"no picture is shown in each of {epochs} epochs; choose fewer")
-    columns = _deliver(config, store, Excerpt(plan, chosen), epochs, device)
+    steps, train = plan.steps_per_epoch, config.train
+    resizer = Resizer(train.resize, store.size, steps, steps * train.epochs, device)
+    smaller = [resizer(epoch * steps) for epoch in range(epochs)]
+    columns = _deliver(config, store, Excerpt(plan, chosen), smaller, device)
     stored = store.train.images[chosen]
     names = [store.classes[label] for label in store.train.labels[chosen]]
     titles = ["stored", *[f"epoch {epoch + 1}" for epoch in range(epochs)]]
@@ -110,31 +116,39 @@ def _shown_by_all(plan: Plan, epochs: int) -> Ints:
 
 
 def _deliver(
-    config: Config, store: Store, plan: Excerpt, epochs: int, device: torch.device
+    config: Config,
+    store: Store,
+    plan: Excerpt,
+    smaller: Sequence[Matrices | None],
+    device: torch.device,
 ) -> list[NDArray[np.uint8]]:
-    """For each epoch the pictures, (rows, H, W, 3)."""
+    """For each epoch the pictures, (rows, H, W, 3), or as small as it has them."""
     name, _ = choose(config.data.loader, device, math.prod(store.train.images.shape[:3]))
     transform = Transform(config.data.augment, store.mean, store.std, raw=True)
     loader = make_loader(
         name, store.train, plan, Shard(), transform, device, compile=False, workers=0
     )
-    columns = [_shown(batch) for batch in loader.batches(0, epochs)]
+    batches = loader.batches(0, len(smaller))
+    columns = [_shown(batch, by) for batch, by in zip(batches, smaller, strict=True)]
     loader.close()
     return columns
 
 
-def _shown(batch: Pictures) -> NDArray[np.uint8]:
+def _shown(batch: Pictures, smaller: Matrices | None) -> NDArray[np.uint8]:
     """A batch as the model gets it, without the partners, in grey levels."""
-    images: Tensor = batch.images
+    images: Tensor = batch.images.float()
     if batch.mixing is not None:
-        images = mix(images.float(), batch.mixing).round().to(torch.uint8)
-    return images[::2].permute(0, 2, 3, 1).cpu().numpy()
+        images = mix(images, batch.mixing)
+    images = images[::2]
+    if smaller is not None:
+        images = resize(images, smaller)
+    return images.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _draw(columns: list[NDArray[np.uint8]], rows: list[str], titles: list[str]) -> Image.Image:
-    """The sheet: a column for each title, a row for each name."""
+    """The sheet: a column for each title, a row for each name; all tiles have one size."""
     _, *stored, _ = columns[0].shape
-    scale = max(1, round(_TILE / max(stored)))  # whole, so that every pixel is a square of one size
+    scale = max(1, round(_TILE / max(stored)))  # whole, so that a stored pixel is always a square
     height, width = (side * scale for side in stored)
     font = ImageFont.load_default(12)
     margin = max(_MARGIN, *(2 * _GAP + math.ceil(font.getlength(name)) for name in rows))

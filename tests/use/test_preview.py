@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fasttrain.config import Config
+from fasttrain.config import Config, Train
 from fasttrain.data import sources
 from fasttrain.data.augment import Transform
 from fasttrain.data.loader import as_tensors
@@ -18,6 +18,7 @@ from fasttrain.data.mixing import mix
 from fasttrain.data.store import Split, Store
 from fasttrain.errors import UserError
 from fasttrain.training import parts
+from fasttrain.training.resizing import matrices, resize
 from fasttrain.use.preview import Excerpt, preview
 
 RECIPE = ["trivial_augment", "crop", "flip", "cutout", "mixup", "cutmix"]
@@ -83,6 +84,27 @@ def test_a_tile_is_what_the_model_will_see(config: Config, store: Store, tmp_pat
             images = transform.apply(stored, as_tensors(batch.draws)).float()
             mixed = mix(images, torch.from_numpy(batch.draws["mixing"]))[place]
             off = tile(sheet, row, 1 + epoch) - mixed.permute(1, 2, 0).numpy()
+            assert abs(off).max() <= 1.01
+
+
+def test_a_tile_is_as_small_as_the_model_will_see_it(
+    config: Config, store: Store, tmp_path: Path
+) -> None:
+    del store
+    resized = {"device": "cpu", "epochs": 3, "resize": [{"scale": 0.5, "until": "50%"}]}
+    train = Train.model_validate(resized)
+    sheets = []
+    for name, shown in (("whole", config), ("small", config.model_copy(update={"train": train}))):
+        preview(shown, tmp_path / f"{name}.png", pictures=3, epochs=3)
+        sheets.append(np.asarray(Image.open(tmp_path / f"{name}.png")))
+    whole, small = sheets
+    for row in range(3):
+        for column in (0, 3):  # as they are stored, and in the last epoch
+            assert np.array_equal(tile(small, row, column), tile(whole, row, column))
+        for column in (1, 2):  # the second is so in its first half, and shown as it begins
+            pictures = torch.from_numpy(tile(whole, row, column)).permute(2, 0, 1)[None]
+            (expected,) = resize(pictures, matrices((16, 16), (8, 8))).permute(0, 2, 3, 1).numpy()
+            off = tile(small, row, column) - expected.repeat(2, 0).repeat(2, 1)
             assert abs(off).max() <= 1.01
 
 
