@@ -81,7 +81,7 @@ def assemble(
     resizer = parts.resizer(config, store, plan.steps_per_epoch, runtime)
     settings = parts.in_parts(config, runtime)
     step = TrainingStep(model, optimizer, runtime, settings, config.seed, average, resizer)
-    scoring = Scoring(config, store, runtime, folder, average.model if average else model)
+    scoring = Scoring(config, store, runtime, average.model if average else model)
     clock = Clock(Gaps() if runtime.device.type == "cuda" else None)
     state = State(model, average, optimizer, step, clock, runtime, plan.fingerprint(), store.digest)
     saver = Saver(folder.checkpoints, config.checkpoint, tell)

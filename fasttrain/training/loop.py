@@ -178,10 +178,13 @@ class Training:
             self._started()
         self.clock.lap("compile")
         epoch = self.timetable.epoch(done)
-        found = self.scoring(split, done, epoch, lambda: self._abandon_if_asked(done))
+        found, answers = self.scoring(split, done, epoch, lambda: self._abandon_if_asked(done))
         self.model.train()
-        self.journal.write(found)
         self.clock.lap("evaluate")
+        if self.runtime.is_main:
+            self.folder.write_answers(split, answers)
+        self.journal.write(found)
+        self.clock.lap("checkpoint")
 
     def _abandon_if_asked(self, done: int) -> None:
         """Between two batches of an evaluation: it is made again when the run goes on."""

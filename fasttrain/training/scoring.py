@@ -9,9 +9,9 @@ from typing import Literal
 
 from torch import nn
 
+from fasttrain.answers import Answers
 from fasttrain.config import Config
 from fasttrain.data.store import Store
-from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.journal import Record
 from fasttrain.runtime import Runtime
 from fasttrain.training import parts, result
@@ -28,17 +28,14 @@ class Scoring:
         config: The run.
         store: The data set.
         runtime: Where it runs.
-        folder: Where the main rank writes the answers.
         model: What is scored.
 
     Attributes:
         latest: By split, what the journal's last line says of it.
     """
 
-    def __init__(
-        self, config: Config, store: Store, runtime: Runtime, folder: RunFolder, model: nn.Module
-    ) -> None:
-        self._config, self._store, self._runtime, self._folder = config, store, runtime, folder
+    def __init__(self, config: Config, store: Store, runtime: Runtime, model: nn.Module) -> None:
+        self._config, self._store, self._runtime = config, store, runtime
         self._evaluator = Evaluator(model, runtime, config.train.tta)
         self._splits = {"validation": parts.validation_split(config, store), "test": store.test}
         self._passes: dict[Where, Evaluation] = {}
@@ -56,8 +53,10 @@ class Scoring:
             )
         return self._evaluator.warm_up(self._passes[split], self._store.size)
 
-    def __call__(self, split: Where, step: int, epoch: int, between: Callable[[], None]) -> Record:
-        """Make a pass over a split that was warmed up; return a line of the journal.
+    def __call__(
+        self, split: Where, step: int, epoch: int, between: Callable[[], None]
+    ) -> tuple[Record, Answers]:
+        """Make a pass over a split that was warmed up; return a line of the journal, and its base.
 
         Args:
             split: Which one.
@@ -74,9 +73,7 @@ class Scoring:
         place = {"step": step, "epoch": epoch, "split": split}
         found = result.score(answers, len(self._store.classes))
         self.latest[split] = {"kind": "evaluation", **place, **found}
-        if self._runtime.is_main:
-            self._folder.write_answers(split, answers)
-        return self.latest[split]
+        return self.latest[split], answers
 
     def validated(self, step: int) -> float | None:
         """The validation accuracy after so many steps; `None` where it is not known."""

@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 
 from fasttrain import compiler
+from fasttrain.answers import Answers
 from fasttrain.config import Checkpoint, Config, Data, Train
 from fasttrain.data import sources
 from fasttrain.data.shapes import ShapesSource
@@ -29,6 +30,7 @@ from fasttrain.observe.journal import Journal
 from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint
 from fasttrain.training.checkpoint import Snapshot
+from fasttrain.training.clock import Clock, Phase
 from fasttrain.training.run import run
 from fasttrain.training.step import TrainingStep
 from fasttrain.use.evaluate import evaluate
@@ -195,3 +197,28 @@ def test_a_refusal_leaves_nothing_to_the_next_run(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(UserError, match="a C"):
             Runtime(Train(device="cpu", compile=True, precision="fp32"))
     Runtime(Train(device="cpu", compile=False, precision="bf16")).close()
+
+
+def test_an_evaluation_is_timed_without_what_is_then_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Speedruns stop their clocks there, and a disk may be slow."""
+    events: list[str] = []
+    lap, write = Clock.lap, RunFolder.write_answers
+
+    def noted_lap(clock: Clock, phase: Phase) -> None:
+        events.append(phase)
+        lap(clock, phase)
+
+    def noted_write(folder: RunFolder, split: str, answers: Answers) -> None:
+        events.append("answers")
+        write(folder, split, answers)
+
+    monkeypatch.setattr(Clock, "lap", noted_lap)
+    monkeypatch.setattr(RunFolder, "write_answers", noted_write)
+    run(recipe(), tmp_path / "run", console=QUIET)
+    places = [place for place, event in enumerate(events) if event == "answers"]
+    assert len(places) >= 2
+    assert {(events[place - 1], events[place + 1]) for place in places} == {
+        ("evaluate", "checkpoint")
+    }
