@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from fasttrain.config import load
-from fasttrain.errors import UserError
+from fasttrain.errors import StoppedError, UserError
 from fasttrain.files import write_text
+from fasttrain.interrupts import SIGNALS
 
 _ATTEMPTS = "attempts.json"  # the seconds of every process that worked on the run
 
@@ -31,6 +36,7 @@ def train(
 
     Raises:
         UserError: there is another run, or this one fails; it says itself why.
+        StoppedError: a signal came meanwhile, and the run was told.
     """
     attempts = folder.parent / f"{folder.name}-{_ATTEMPTS}"
     seconds: list[float] = json.loads(attempts.read_text()) if attempts.exists() else []
@@ -42,15 +48,42 @@ def train(
         resume = ["--resume"] if begun.exists() else []
         start = time.perf_counter()
         try:
-            ended = subprocess.run(  # noqa: S603 - our own module
-                [*command, "--run-dir", str(folder), *resume],
-                check=False,
-                env={**os.environ, **(environment or {})},
-            )
+            code = _run([*command, "--run-dir", str(folder), *resume], environment or {})
         finally:
             seconds.append(time.perf_counter() - start)
             write_text(attempts, json.dumps(seconds))
-        if ended.returncode:
-            raise UserError(f"the run in {folder} ended with exit code {ended.returncode}")
+        if code:
+            raise UserError(f"the run in {folder} ended with exit code {code}")
     found: dict[str, Any] = json.loads(result.read_text())
     return {**found, "overrides": overrides, "wall_seconds": sum(seconds), "attempts": len(seconds)}
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """The exit code; a signal is passed on, and waits here for the run's last checkpoint."""
+    child: subprocess.Popen[bytes] | None = None
+    heard: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        heard.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    with _handling(pass_on):
+        child = subprocess.Popen(command, env={**os.environ, **environment})  # noqa: S603 - our own
+        for number in heard:  # while it was being started
+            child.send_signal(number)
+        code = child.wait()
+    if heard:
+        name = signal.Signals(heard[0]).name
+        raise StoppedError(f"{name} stopped the benchmark; with the same --keep it goes on")
+    return code
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Have what stops a run handled so meanwhile; handlers belong to the main thread."""
+    with ExitStack() as undo:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                undo.callback(signal.signal, number, signal.signal(number, handler))
+        yield

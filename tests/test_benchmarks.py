@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import shlex
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +19,15 @@ from click.testing import CliRunner
 
 from benchmarks import rival, scaling
 from benchmarks.__main__ import main
-from benchmarks.battery import Task, tasks, work
+from benchmarks.battery import Task, _kill, _wait, tasks, work
 from benchmarks.plot import draw
 from benchmarks.record import Outcome
 from benchmarks.workbench import assemble
 from fasttrain.config import load
 from fasttrain.errors import UserError
-from tests.distributed.launching import ROOT
+from fasttrain.observe import journal
+from fasttrain.observe.folder import RunFolder
+from tests.distributed.launching import HANGS_AFTER, ROOT
 
 OUTCOME = Outcome(
     title="this against that",
@@ -134,6 +139,35 @@ def test_a_run_that_fails_ends_a_benchmark_in_one_line(tmp_path: Path) -> None:
     )
     assert ended.exit_code == 2
     assert f"the run in {tmp_path / 'seed0'} ended with exit code 2" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [lambda process: _wait(process, 0), subprocess.Popen.terminate],
+    ids=["a battery", "a signal to it alone"],
+)
+def test_a_benchmark_that_is_stopped_leaves_a_checkpoint_and_its_seconds(
+    stop: Callable[[subprocess.Popen[bytes]], object], tmp_path: Path
+) -> None:
+    run, end = RunFolder(tmp_path / "seed0"), time.monotonic() + HANGS_AFTER
+    words = ["accuracy", "--config", "configs/demo.yaml", "--seeds", "1", "--keep", str(tmp_path)]
+    words += ["train.epochs=100000", "train.log_every=5steps", "train.compile=false"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", *words], cwd=ROOT, start_new_session=True
+    ) as process:
+        try:
+            while not journal.read(run.journal):
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            stop(process)
+            assert process.wait(HANGS_AFTER) == 75
+        finally:
+            _kill(process.pid)
+    assert (run.read_outcome() or {})["outcome"] == "stopped"
+    assert run.newest_checkpoint() is not None
+    (seconds,) = json.loads((tmp_path / "seed0-attempts.json").read_text())
+    assert seconds > 0
 
 
 # The battery
