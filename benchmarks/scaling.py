@@ -1,7 +1,8 @@
 """What more processes bring: images/s, bytes sent, and what that lets expect of a cluster.
 
-Every process has one thread and the same share of the batch (weak scaling). Bytes are those that
-crossed this machine's loopback while it trained; other traffic there would be counted, too.
+Every process has one thread, a core for it where the system can confine them, and the same share of
+the batch (weak scaling). Bytes are those that crossed this machine's loopback while it trained;
+other traffic there would be counted, too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -165,12 +168,37 @@ def _train(
             "data.validation=0", "checkpoint.every=100%", "--run-dir", str(run.path),
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "FASTTRAIN_REPORT": "0"}
-        with subprocess.Popen(command, env=environment) as trainer:  # noqa: S603 - our own command
+        with on_cores(world):
+            trainer = subprocess.Popen(command, env=environment)  # noqa: S603 - our own command
+        with trainer:
             sent = _bytes_per_step(run, trainer)
         if trainer.returncode:
             raise UserError(f"a run with {world} processes failed; what it said stands above")
         result: dict[str, Any] = json.loads(run.result.read_text())
         return result, sent
+
+
+@contextmanager
+def on_cores(number: int) -> Iterator[None]:
+    """Confine what is started meanwhile to so many cores, where the system can.
+
+    Ranks share what they may use between them, whatever OMP_NUM_THREADS says: so each has one.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(every, key=lambda core: (_is_second(core), core))[:number])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, every)
+
+
+def _is_second(core: int) -> bool:
+    """Whether it is another thread of a core with a smaller number, such as 1 of "0-1"."""
+    siblings = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
+    return siblings.exists() and not siblings.read_text().startswith(str(core))
 
 
 def _bytes_per_step(run: RunFolder, trainer: subprocess.Popen[bytes]) -> float:

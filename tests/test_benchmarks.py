@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -238,3 +239,14 @@ def test_efficiency_falls_when_sending_outlasts_the_backward_pass() -> None:
     assert scaling.expected_efficiency(0.3, 10**6, 2, fast) == 1
     # 1 MB at 0.8 MB/s takes 1.25 s, of which 0.2 s are hidden
     assert scaling.expected_efficiency(0.3, 10**6, 2, slow) == pytest.approx(0.3 / 1.35)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+@pytest.mark.parametrize("number", [1, 2, 4096])
+def test_a_launch_has_as_many_cores_as_processes(number: int) -> None:
+    tell, every = "import os; print(*os.sched_getaffinity(0))", os.sched_getaffinity(0)
+    with scaling.on_cores(number):
+        told = subprocess.check_output([sys.executable, "-c", tell], text=True)
+    cores = set(map(int, told.split()))
+    assert len(cores) == min(number, len(every))
+    assert cores <= every == os.sched_getaffinity(0)
