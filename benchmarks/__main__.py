@@ -15,6 +15,7 @@ from benchmarks import record
 from fasttrain.cli import Group
 from fasttrain.errors import UserError
 from fasttrain.files import write_text
+from fasttrain.observe import environment
 
 if TYPE_CHECKING:
     from benchmarks.competitors import Strength
@@ -24,8 +25,10 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Measure, print a table, and keep a record of every repetition."""
+    context.obj = environment.commit()  # now: the tree may change while something is measured
     # The compiler looks for CUDA wherever its tools are installed, and warns in vain.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
@@ -43,7 +46,8 @@ def _conclude(outcome: record.Outcome, name: str, quick: bool, records: Path) ->
 
 def _keep(outcome: record.Outcome, name: str, quick: bool, records: Path) -> None:
     """Write the record, and a picture of it beside it."""
-    path = record.save(outcome, name, quick, records)
+    commit = click.get_current_context().obj
+    path = record.save(outcome, name, quick, commit, records)
     from benchmarks.plot import draw
 
     draw(outcome, path.with_suffix(".svg"))

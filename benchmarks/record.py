@@ -95,8 +95,11 @@ def put(table: Table) -> None:
     console.print(table, highlight=False)
 
 
-def save(outcome: Outcome, name: str, quick: bool, folder: Path = FOLDER) -> Path:
-    """Write the record with everything that is needed to repeat it; return its path."""
+def save(outcome: Outcome, name: str, quick: bool, commit: str | None, folder: Path) -> Path:
+    """Write the record with everything that is needed to repeat it; return its path.
+
+    `commit` is the one that the measurement began with.
+    """
     content = {
         "benchmark": name,
         "title": outcome.title,
@@ -104,7 +107,7 @@ def save(outcome: Outcome, name: str, quick: bool, folder: Path = FOLDER) -> Pat
         "units": outcome.units,
         "quick": quick,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "environment": environment.describe(),
+        "environment": {**environment.describe(), "commit": commit},
         "settings": outcome.settings,
         "baseline": outcome.baseline,
         "results": {key: summarize(figures) for key, figures in outcome.runs.items()},

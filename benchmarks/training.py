@@ -19,6 +19,7 @@ from fasttrain.config import load
 from fasttrain.errors import StoppedError, UserError
 from fasttrain.files import write_text
 from fasttrain.interrupts import SIGNALS
+from fasttrain.observe.folder import RunFolder, read_json
 
 _ATTEMPTS = "attempts.json"  # the seconds of every process that worked on the run
 
@@ -32,7 +33,8 @@ def train(
     """Train `config` in `folder`, or go on with what is there; return what it came to.
 
     A run that is already finished is not repeated. `wall_seconds` is the time of all processes
-    that worked on it, from start to exit. `environment` is added to theirs.
+    that worked on it, from start to exit, `commit` what the last of them ran from. `environment`
+    is added to theirs.
 
     Raises:
         UserError: there is another run, or this one fails; it says itself why.
@@ -40,12 +42,12 @@ def train(
     """
     attempts = folder.parent / f"{folder.name}-{_ATTEMPTS}"
     seconds: list[float] = json.loads(attempts.read_text()) if attempts.exists() else []
-    result, begun = folder / "result.json", folder / "config.yaml"
-    if begun.exists() and load(begun) != load(config, overrides):
+    run = RunFolder(folder)
+    if run.config.exists() and load(run.config) != load(config, overrides):
         raise UserError(f"{folder} holds a run with other settings; choose another --keep")
-    if not result.exists():
+    if not run.result.exists():
         command = [sys.executable, "-m", "fasttrain", "train", str(config), *overrides]
-        resume = ["--resume"] if begun.exists() else []
+        resume = ["--resume"] if run.config.exists() else []
         start = time.perf_counter()
         try:
             code = _run([*command, "--run-dir", str(folder), *resume], environment or {})
@@ -54,8 +56,13 @@ def train(
             write_text(attempts, json.dumps(seconds))
         if code:
             raise UserError(f"the run in {folder} ended with exit code {code}")
-    found: dict[str, Any] = json.loads(result.read_text())
-    return {**found, "overrides": overrides, "wall_seconds": sum(seconds), "attempts": len(seconds)}
+    return {
+        **json.loads(run.result.read_text()),
+        "overrides": overrides,
+        "wall_seconds": sum(seconds),
+        "attempts": len(seconds),
+        "commit": (read_json(run.environment) or {}).get("commit"),
+    }
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:

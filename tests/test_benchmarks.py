@@ -18,7 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import rival, scaling
+from benchmarks import checkpoint, rival, scaling
 from benchmarks.__main__ import main
 from benchmarks.battery import Task, _kill, _wait, tasks, work
 from benchmarks.plot import draw
@@ -26,7 +26,7 @@ from benchmarks.record import Outcome
 from benchmarks.workbench import assemble
 from fasttrain.config import load
 from fasttrain.errors import UserError
-from fasttrain.observe import journal
+from fasttrain.observe import environment, journal
 from fasttrain.observe.folder import RunFolder
 from tests.distributed.launching import HANGS_AFTER, ROOT
 
@@ -68,6 +68,35 @@ def test_a_benchmark_of_a_recipe_runs(name: str, tmp_path: Path) -> None:
     assert content["quick"] is True
     assert all(min(found["all"]) > 0 for found in content["results"].values())
     assert record.with_suffix(".svg").exists()
+
+
+def test_a_record_names_the_commit_that_its_measurement_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(*_: object) -> Outcome:
+        monkeypatch.setattr(environment, "commit", lambda: "later")
+        return OUTCOME
+
+    monkeypatch.setattr(checkpoint, "measure", measure)
+    monkeypatch.setattr(environment, "commit", lambda: "first")
+    words = ["checkpoint", "--config", str(ROOT / "configs" / "demo.yaml")]
+    CliRunner().invoke(main, [*words, "--records", str(tmp_path)], catch_exceptions=False)
+    (record,) = tmp_path.glob("*.json")
+    assert json.loads(record.read_text())["environment"]["commit"] == "first"
+
+
+def test_a_run_that_was_kept_names_its_own_commit(tmp_path: Path) -> None:
+    demo, run = ROOT / "configs" / "demo.yaml", RunFolder(tmp_path / "keep" / "seed0")
+    run.path.mkdir(parents=True)
+    run.begin(load(demo, ["seed=0"]))
+    run.finish({"test_accuracy": 0.5, "train_seconds": 1.0, "images_per_second": 2.0})
+    about = json.loads(run.environment.read_text())
+    run.environment.write_text(json.dumps({**about, "commit": "abc"}))
+    words = ["accuracy", "--config", str(demo), "--seeds", "1", "--keep", str(run.path.parent)]
+    CliRunner().invoke(main, [*words, "--records", str(tmp_path)], catch_exceptions=False)
+    (record,) = tmp_path.glob("*.json")
+    (detail,) = json.loads(record.read_text())["details"]
+    assert detail["commit"] == "abc"
 
 
 # A rival
