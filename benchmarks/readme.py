@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -55,15 +55,30 @@ def newest(records: Path, pattern: str, figure: str | None = None) -> tuple[Path
     Raises:
         UserError: there is none.
     """
+    for path, record in _whole(records, pattern):
+        if figure is None or figure in record["results"]:
+            return path, record
+    name = re.split(r"\W", pattern)[0]
+    raise UserError(f"{records} holds no record of {name}; run python -m benchmarks")
+
+
+def _whole(records: Path, pattern: str) -> Iterator[tuple[Path, Record]]:
+    """The records of such names that are no first looks, newest first."""
     form = re.compile(rf"{pattern}-\d{{8}}-\d{{6}}\.json")
     by_time = sorted(records.glob("*.json"), key=lambda path: path.stem[-_STAMP:], reverse=True)
     for path in by_time:
         if form.fullmatch(path.name):
-            content: Record = json.loads(path.read_text())
-            if not content["quick"] and (figure is None or figure in content["results"]):
-                return path, content
-    name = re.split(r"\W", pattern)[0]
-    raise UserError(f"{records} holds no record of {name}; run python -m benchmarks")
+            record: Record = json.loads(path.read_text())
+            if not record["quick"]:
+                yield path, record
+
+
+def _each(records: Path, pattern: str) -> dict[str, tuple[Path, Record]]:
+    """The newest of them for every name there is, by name."""
+    found: dict[str, tuple[Path, Record]] = {}
+    for path, record in _whole(records, pattern):
+        found.setdefault(path.stem[: -_STAMP - 1], (path, record))
+    return dict(sorted(found.items()))
 
 
 def _table(headings: Iterable[str], rows: Iterable[Iterable[str]], sources: Iterable[Path]) -> str:
@@ -87,9 +102,9 @@ def _loaders(records: Path) -> str:
 def _other_loaders(records: Path) -> str:
     """Every newest record of loaders, by what was done to how large batches."""
     rows, sources = [], []
-    names = {path.name.rsplit("-", 2)[0] for path in records.glob("loaders-*-*-*.json")}
-    for name in sorted(names, key=lambda name: (name.split("-")[1], int(name.split("-")[2]))):
-        path, record = newest(records, re.escape(name))
+    found = _each(records, r"loaders-\w+-\d+")
+    for name in sorted(found, key=lambda name: (name.split("-")[1], int(name.split("-")[2]))):
+        path, record = found[name]
         sources.append(path)
         _, augmentation, batch = name.split("-")
         others = [each for each, _ in _by_median(record) if not each.startswith("fasttrain")]
@@ -112,11 +127,8 @@ def _by_median(record: Record) -> list[tuple[str, Record]]:
 
 
 def _recipes(records: Path) -> str:
-    rows, sources = [], []
-    for name in sorted({path.name.rsplit("-", 2)[0] for path in records.glob("accuracy-*.json")}):
-        path, record = newest(records, re.escape(name))
-        rows.append(_recipe(record))
-        sources.append(path)
+    found = _each(records, "accuracy-.+").values()
+    rows, sources = [_recipe(record) for _, record in found], [path for path, _ in found]
     headings = ["recipe", "epochs", "test accuracy", "whole process", "training", "parameters"]
     return _table(headings, rows, sources)
 
@@ -187,9 +199,7 @@ def _spread(figures: list[float]) -> str:
 def _costs(records: Path) -> str:
     """Every record that compares a way of training with one that lacks something."""
     rows, sources = [], []
-    names = {path.name.rsplit("-", 2)[0] for path in records.glob("*.json")}
-    for name in sorted(each for each in names if each.split("-")[0] in _COMPARED):
-        path, record = newest(records, re.escape(name))
+    for path, record in _each(records, f"({'|'.join(_COMPARED)})(-.+)?").values():
         sources.append(path)
         for place, (way, found) in enumerate(record["results"].items()):
             title = "" if place else record["title"]

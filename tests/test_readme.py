@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.readme import PAGES, TABLES, render
+from benchmarks.readme import PAGES, TABLES, newest, render
 from benchmarks.record import FOLDER
 from fasttrain.errors import UserError
+
+LOADERS = "loaders(-light-512)?"
 
 
 def copied(folder: Path) -> Path:
@@ -55,22 +57,38 @@ def test_every_table_stands_on_a_page() -> None:
 def test_a_figure_that_changes_makes_the_table_stale(tmp_path: Path) -> None:
     records = copied(tmp_path)
     drawn = render(asked("loaders"), records)
-    newest = max(records.glob("loaders-*.json"))
-    content = json.loads(newest.read_text())
+    path, content = newest(records, LOADERS)
     content["results"]["fasttrain dali"]["median"] = 1234567.0
-    newest.write_text(json.dumps(content))
+    path.write_text(json.dumps(content))
     assert "1,234,567" in render(drawn, records) != drawn
 
 
 def test_the_newest_record_counts_unless_it_is_a_first_look(tmp_path: Path) -> None:
     records = copied(tmp_path)
     drawn = render(asked("loaders"), records)
-    content = json.loads(max(records.glob("loaders-*.json")).read_text())
+    _, content = newest(records, LOADERS)
     newer = records / "loaders-20990101-000000.json"
     newer.write_text(json.dumps({**content, "quick": True}))
     assert render(drawn, records) == drawn
     newer.write_text(json.dumps(content))
     assert newer.name in render(drawn, records)
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [
+        ("recipes", "accuracy-demo"),
+        ("other-loaders", "loaders-heavy-64"),
+        ("costs", "memory-demo"),
+    ],
+)
+def test_a_name_with_first_looks_alone_stands_in_no_table(
+    table: str, name: str, tmp_path: Path
+) -> None:
+    records = copied(tmp_path)
+    drawn = render(asked(table), records)
+    (records / f"{name}-20990101-000000.json").write_text(json.dumps({"quick": True}))
+    assert render(drawn, records) == drawn
 
 
 def test_what_stands_around_a_table_stays() -> None:
