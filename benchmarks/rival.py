@@ -8,6 +8,7 @@ own clock.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import subprocess
 import time
@@ -50,12 +51,25 @@ def run(command: str, seed: int, keep: Path) -> dict[str, Any]:
     return kept
 
 
+def figures(said: Any) -> dict[str, float] | None:
+    """Accuracy, from 0 to 1, and seconds, above 0, of what a rival said; None where it has none."""
+    try:
+        accuracy, seconds = float(said["accuracy"]), float(said["seconds"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not (0 <= accuracy <= 1 and 0 < seconds < math.inf):
+        return None
+    return {"accuracy": accuracy, "seconds": seconds}
+
+
 def _last_line(command: str, output: str) -> dict[str, float]:
     try:
-        found = json.loads(output.strip().splitlines()[-1])
-        return {key: float(found[key]) for key in ("accuracy", "seconds")}
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+        found = figures(json.loads(output.strip().splitlines()[-1]))
+    except (ValueError, IndexError):
+        found = None
+    if found is None:
         raise UserError(
             f"--rival: the last line that '{command}' prints is no JSON object with the numbers "
-            "'accuracy' and 'seconds'"
-        ) from error
+            "'accuracy', from 0 to 1, and 'seconds', above 0"
+        )
+    return found

@@ -28,6 +28,7 @@ from typing import Any, NoReturn
 import click
 
 from benchmarks.record import Outcome
+from benchmarks.rival import figures
 from fasttrain.config import load
 from fasttrain.errors import UserError
 from fasttrain.files import check_writable, explain_write_errors
@@ -88,9 +89,10 @@ class Contestant:
             line = self._line()
             said = _json_object(line)
             if said is not None:
-                return _figures(said) or self._lose(
+                found = figures(said) or self._lose(
                     f"'{line[:_SHOWN]}' is no result, with the numbers 'accuracy' and 'seconds'"
                 )
+                return {**said, **found}
 
     def _line(self) -> str:
         """The next line it prints."""
@@ -118,17 +120,6 @@ def _json_object(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _figures(said: dict[str, Any]) -> dict[str, Any] | None:
-    """The result with its two numbers as such; None where it has none that can be."""
-    try:
-        accuracy, seconds = float(said["accuracy"]), float(said["seconds"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    if not (0 <= accuracy <= 1 and 0 < seconds < math.inf):
-        return None
-    return {**said, "accuracy": accuracy, "seconds": seconds}
 
 
 def named(rivals: Sequence[str]) -> dict[str, str]:

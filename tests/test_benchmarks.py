@@ -124,6 +124,10 @@ def test_a_rival_trains_once_with_every_seed(tmp_path: Path) -> None:
         ("false", "exit code 1"),
         (says("94 per cent"), "no JSON object"),
         (says('{"accuracy": 0.94}'), "no JSON object"),
+        (says('{"accuracy": 94.05, "seconds": 1}'), "no JSON object"),
+        (says('{"accuracy": 0.94, "seconds": NaN}'), "no JSON object"),
+        (says('{"accuracy": 0.94, "seconds": 0}'), "no JSON object"),
+        (says("[]"), "no JSON object"),
         (says(""), "no JSON object"),
     ],
 )
