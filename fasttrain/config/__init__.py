@@ -5,6 +5,7 @@ A configuration is a YAML file of sections, each optional. `load` reads it, appl
 the nearest valid name. Nothing here touches a device, so a bad setting fails in milliseconds.
 """
 
+from fasttrain.config.attention import AttentionCnnModel, Gate, Head, Stage
 from fasttrain.config.augment import (
     Augmentation,
     ColorJitter,
@@ -18,18 +19,10 @@ from fasttrain.config.augment import (
     TrivialAugment,
     VerticalFlip,
 )
+from fasttrain.config.data import Data, DatasetName, LoaderName
 from fasttrain.config.fields import Duration
-from fasttrain.config.model import (
-    AttentionCnnModel,
-    CnnModel,
-    Gate,
-    Head,
-    Model,
-    Stage,
-    WhitenedCnnModel,
-    Whitening,
-    WideResnetModel,
-)
+from fasttrain.config.layers import Whitening
+from fasttrain.config.model import CnnModel, Model, WhitenedCnnModel, WideResnetModel
 from fasttrain.config.optim import SGD, AdamW, Ema, Muon, Optim
 from fasttrain.config.reading import load, override
 from fasttrain.config.schedule import (
@@ -40,17 +33,8 @@ from fasttrain.config.schedule import (
     Schedule,
     StepDecay,
 )
-from fasttrain.config.sections import (
-    Checkpoint,
-    Config,
-    Data,
-    DatasetName,
-    LoaderName,
-    Resize,
-    Track,
-    Train,
-    Tta,
-)
+from fasttrain.config.sections import Checkpoint, Config, Track
+from fasttrain.config.train import Resize, Train, Tta
 
 __all__ = [
     "SGD",

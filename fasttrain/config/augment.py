@@ -12,7 +12,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
-from fasttrain.config.fields import Real, Section, Whole
+from fasttrain.config.fields import Real, Section, Whole, Words
 
 
 def _ascending(value: tuple[float, float]) -> tuple[float, float]:
@@ -26,8 +26,11 @@ Strength = Annotated[Real, Field(ge=0, le=1)]
 ShareRange = Annotated[
     tuple[Annotated[Real, Field(gt=0, le=1)], Annotated[Real, Field(gt=0, le=1)]],
     AfterValidator(_ascending),
+    Words("[lowest, highest], {}"),
 ]
-RatioRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+RatioRange = Annotated[
+    tuple[Positive, Positive], AfterValidator(_ascending), Words("[lowest, highest], {}")
+]
 
 
 class TrivialAugment(Section):
@@ -43,7 +46,7 @@ class TrivialAugment(Section):
 
 
 class Crop(Section):
-    """Pad by `padding` pixels on every side, then cut the picture's own size out at random.
+    """Pad every side, then cut the picture's own size out at random.
 
     Geometry, in whole pixels. Beside geometry that is not, `reflect` puts the mirrored pixels
     around the picture before any of it: what TrivialAugment and rotations bring in is then black
@@ -52,64 +55,77 @@ class Crop(Section):
 
     name: Literal["crop"] = "crop"
     padding: Whole = Field(4, ge=1, le=16)
+    """Pixels that are added on every side."""
     mode: Literal["zero", "reflect"] = "zero"
+    """What they show: `zero` is black, `reflect` the picture mirrored, if larger than `padding`."""
 
 
 class ResizedCrop(Section):
     """Cut out a box of random area and shape, and enlarge it to the picture's size.
 
-    `scale` is the range of its area as a share of the picture's, `ratio` that of its width over
-    its height, 1 being the picture's own, drawn evenly on a logarithmic scale from those in which
-    the area fits (Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842, section 6).
-    Geometry.
+    Szegedy et al., "Going Deeper with Convolutions", arXiv 1409.4842, section 6. Geometry.
     """
 
     name: Literal["resized_crop"] = "resized_crop"
     scale: ShareRange = (0.8, 1.0)
+    """The box's area as a share of the picture's, drawn evenly."""
     ratio: RatioRange = (3 / 4, 4 / 3)
+    """The box's width over its height, 1 being the picture's own; drawn evenly on a logarithmic
+    scale from those in which the area fits."""
 
 
 class Rotation(Section):
-    """Turn about the centre by up to `degrees` either way; what comes in is black. Geometry."""
+    """Turn about the centre by a random angle; what comes in is black.
+
+    Geometry.
+    """
 
     name: Literal["rotation"] = "rotation"
     degrees: Real = Field(15.0, gt=0, le=180)
+    """The largest angle, either way."""
 
 
 class Flip(Section):
-    """Mirror left to right. Geometry, in whole pixels.
+    """Mirror left to right.
 
-    `random`: a fair coin for each picture and epoch. `alternating`: a fixed first side for each
-    picture, then the other one every other epoch, so that any two epochs in a row show both
-    (Jordan, "94 % on CIFAR-10 in 3.29 seconds on a single GPU", arXiv 2404.00498, section 3.6).
+    Geometry, in whole pixels. `alternating` is that of Jordan, "94 % on CIFAR-10 in 3.29 seconds
+    on a single GPU", arXiv 2404.00498, section 3.6.
     """
 
     name: Literal["flip"] = "flip"
     mode: Literal["random", "alternating"] = "random"
+    """`random`: a fair coin for each picture and epoch. `alternating`: a fixed first side for each
+    picture, then the other one every other epoch, so that any two epochs in a row show both."""
 
 
 class VerticalFlip(Section):
-    """Mirror top to bottom by a fair coin. Geometry, in whole pixels."""
+    """Mirror top to bottom by a fair coin.
+
+    Geometry, in whole pixels.
+    """
 
     name: Literal["vertical_flip"] = "vertical_flip"
 
 
 class ColorJitter(Section):
-    """Change brightness, contrast, saturation and hue, in this order, each by a random amount.
+    """Change brightness, contrast, saturation and hue, in this order, by random amounts.
 
-    The first three are factors between 1 less and 1 more the strength; `hue` is the largest turn
-    either way, as a share of the full circle of colours. Colour.
+    Colour.
     """
 
     name: Literal["color_jitter"] = "color_jitter"
     brightness: Strength = 0.2
+    """The factor of brightness is drawn evenly from 1 less this to 1 more this."""
     contrast: Strength = 0.2
+    """The same for contrast."""
     saturation: Strength = 0.2
+    """The same for saturation."""
     hue: Real = Field(0.0, ge=0, le=0.5)
+    """The largest turn of the hue, either way, as a share of the full circle of colours."""
 
 
 class Cutout(Section):
-    """Cover a square of `size` pixels with the training set's mean colour.
+    """Cover a square with the training set's mean colour.
 
     The centre is anywhere in the picture, so the square may hang over its edge (DeVries and
     Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
@@ -118,31 +134,36 @@ class Cutout(Section):
 
     name: Literal["cutout"] = "cutout"
     size: Whole = Field(8, ge=1, le=64)
+    """Side of the square, in pixels."""
 
 
 class MixUp(Section):
-    """Blend two pictures and their labels, with a weight drawn from Beta(`alpha`, `alpha`).
+    """Blend two pictures and their labels.
 
-    Zhang et al., "mixup: Beyond Empirical Risk Minimization", arXiv 1710.09412, section 2; 1 is
-    what they train CIFAR-10 with (section 3.2). `probability` is the share of pictures changed.
+    Zhang et al., "mixup: Beyond Empirical Risk Minimization", arXiv 1710.09412, section 2; an
+    `alpha` of 1 is what they train CIFAR-10 with (section 3.2).
     """
 
     name: Literal["mixup"] = "mixup"
     alpha: Real = Field(1.0, gt=0, le=10)
+    """The picture's weight is drawn from Beta(`alpha`, `alpha`): 1 draws evenly, less favours
+    weights near 0 and 1."""
     probability: Real = Field(1.0, gt=0, le=1)
+    """Share of the pictures that are changed; of those that `cutmix` leaves alone, if it is on."""
 
 
 class CutMix(Section):
     """Put a box of another picture over this one; the labels are weighted by area.
 
-    The box covers a share of the picture drawn from Beta(`alpha`, `alpha`), less what hangs over
-    its edge (Yun et al., "CutMix", arXiv 1905.04899, section 3.1). `probability` is the share of
-    pictures changed; together with mix-up, what CutMix leaves alone is left to mix-up.
+    Yun et al., "CutMix", arXiv 1905.04899, section 3.1.
     """
 
     name: Literal["cutmix"] = "cutmix"
     alpha: Real = Field(1.0, gt=0, le=10)
+    """The box's share of the picture is drawn from Beta(`alpha`, `alpha`), less what hangs over
+    its edge: 1 draws evenly, less favours very small and very large boxes."""
     probability: Real = Field(0.5, gt=0, le=1)
+    """Share of the pictures that are changed; the others are left to `mixup`, if it is on."""
 
 
 Augmentation = Annotated[

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
-from fasttrain.config.fields import Section
+from fasttrain.config.fields import Section, sections_in, tag_of
 from fasttrain.config.sections import Config
 from fasttrain.errors import nearest
 
@@ -64,7 +64,7 @@ def _elsewhere(key: str) -> str:
     homes = [
         f"{name}.{key}"
         for name, field in Config.model_fields.items()
-        for section in _sections(field.annotation)
+        for section in sections_in(field.annotation)
         if key in section.model_fields
     ]
     return f"; did you mean {homes[0]!r}?" if homes else ""
@@ -96,7 +96,7 @@ def _locate(place: list[Any]) -> tuple[tuple[str, ...], Sections]:
     here: Sections = [Config]
     owners: Sections = [Config]
     for part in place:
-        chosen = [section for section in here if len(here) > 1 and _tag(section) == part]
+        chosen = [section for section in here if len(here) > 1 and tag_of(section) == part]
         if chosen:
             here = chosen
             if not keys[-1].isdigit():
@@ -104,18 +104,6 @@ def _locate(place: list[Any]) -> tuple[tuple[str, ...], Sections]:
         elif not isinstance(part, int):
             owners = here
             fields = [section.model_fields.get(part) for section in here]
-            here = [inner for field in fields if field for inner in _sections(field.annotation)]
+            here = [inner for field in fields if field for inner in sections_in(field.annotation)]
         keys.append(str(part))
     return tuple(keys), owners
-
-
-def _sections(annotation: Any) -> Sections:
-    """The sections in a type: itself, or those of a union or a tuple."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        return [annotation]
-    return [section for part in get_args(annotation) for section in _sections(part)]
-
-
-def _tag(section: type[Section]) -> str:
-    """The name that tells a section from the others of its union, which is its first field."""
-    return str(next(iter(section.model_fields.values())).default)

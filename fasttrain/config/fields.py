@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 Unit = Literal["steps", "epochs", "min", "%"]
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|min|%)")
+
+
+@dataclass(frozen=True)
+class Words:
+    """Stands in a type that checks its values by itself: what a help text calls such a value.
+
+    `{}` is where a list's entries are named.
+    """
+
+    text: str
 
 
 def _no_truth(value: object) -> object:
@@ -31,6 +42,18 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
     )
+
+
+def sections_in(annotation: Any) -> list[type[Section]]:
+    """The sections in a type: itself, or those of a union or a tuple."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in sections_in(part)]
+
+
+def tag_of(section: type[Section]) -> str:
+    """The name that tells a section from the others of its union, which is its first field."""
+    return str(next(iter(section.model_fields.values())).default)
 
 
 class Duration(Section):
@@ -77,9 +100,16 @@ def _timed(value: Duration) -> Duration:
     return value
 
 
-DurationField = Annotated[Duration, BeforeValidator(_as_duration), PlainSerializer(str)]
-StepsField = Annotated[DurationField, AfterValidator(_countable)]
-MinutesField = Annotated[DurationField, AfterValidator(_timed)]
+DurationField = Annotated[
+    Duration,
+    BeforeValidator(_as_duration),
+    PlainSerializer(str),
+    Words("duration such as 20steps, 2epochs, 10% or 5min"),
+]
+StepsField = Annotated[
+    DurationField, AfterValidator(_countable), Words("duration such as 20steps, 2epochs or 10%")
+]
+MinutesField = Annotated[DurationField, AfterValidator(_timed), Words("minutes such as 5min")]
 
 
 def _as_size(value: object) -> tuple[int, ...]:
@@ -95,6 +125,7 @@ SizeField = Annotated[
     tuple[int, int],
     BeforeValidator(_as_size),
     PlainSerializer(lambda size: size[0] if size[0] == size[1] else size),
+    Words("side of a square or [height, width], 8 to 512 each"),
 ]
 
 
