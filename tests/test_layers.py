@@ -66,6 +66,7 @@ def imported_by(script: str) -> set[str]:
         ["train", "--help"],
         ["data", "--help"],
         ["data", "prepare", "--help"],
+        ["config", "--help"],
         ["predict", "--help"],
         ["export", "--help"],
     ],
@@ -74,6 +75,15 @@ def imported_by(script: str) -> set[str]:
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     script = f"from fasttrain.cli import main\nmain({arguments!r}, standalone_mode=False)"
     assert imported_by(script) == set()
+
+
+def test_what_can_be_set_is_told_without_torch() -> None:
+    script = "from fasttrain.cli import main\nmain(['config', 'train'], standalone_mode=False)"
+    assert imported_by(script) == {"pydantic", "yaml"}
+
+
+def test_what_settings_mean_is_read_only_when_it_is_asked_for() -> None:
+    imported_by("import fasttrain.config\nassert 'fasttrain.config.meanings' not in sys.modules")
 
 
 def test_importing_fasttrain_loads_nothing_heavy() -> None:
