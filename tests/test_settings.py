@@ -272,3 +272,7 @@ def test_what_is_like_no_name_is_answered_with_the_sections(name: str) -> None:
     refused = fasttrain("config", name)
     assert refused.exit_code == 2
     assert "data, model, optim, schedule, train, checkpoint, track" in refused.stderr
+
+
+def test_who_trains_is_told_where_the_settings_are() -> None:
+    assert "fasttrain config" in fasttrain("train", "--help").stdout

@@ -28,7 +28,10 @@ def train(
     resume: bool,
     allow_changes: bool,
 ) -> None:
-    """Train as CONFIG says; KEY.PATH=VALUE changes a setting, such as train.epochs=20."""
+    """Train as CONFIG says; KEY.PATH=VALUE changes a setting, such as train.epochs=20.
+
+    fasttrain config shows all settings and what they mean.
+    """
     from fasttrain import garbage
     from fasttrain.config import load
 
