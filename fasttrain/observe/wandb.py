@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from netrc import NetrcParseError, netrc
@@ -52,21 +53,26 @@ class Follower:
     Args:
         mode: `online`, `offline`, or `auto`: online where a key is configured.
         project: W&B's project.
-        folder: The run folder, whose name is the run's name and id.
+        folder: The run folder, whose name is the run's name. Its id is drawn once: names need not
+            be ids, and two folders may share one.
     """
 
     def __init__(self, mode: str, project: str, folder: Path) -> None:
         self._mode = ("online" if has_key() else "offline") if mode == "auto" else mode
         self._project, self._folder = project, RunFolder(folder)
         self._sent_file = folder / "wandb" / "sent.json"
-        self._sent = 0
+        self._name = folder.resolve().name
+        self._sent, self._id = 0, ""
 
     def follow(self, reason: str = "") -> None:
         """Send records until standard input has ended and none is left."""
         self._sent_file.parent.mkdir(exist_ok=True)
         # The follower of a trainer that was killed may still be sending what that one left.
         with FileLock(self._sent_file.with_suffix(".lock")):
-            self._sent = (read_json(self._sent_file) or {}).get("records", 0)
+            sent = read_json(self._sent_file) or {"id": secrets.token_hex(8)}
+            # What was sent before ids were drawn went under the run's name.
+            self._sent, self._id = sent.get("records", 0), sent.get("id", self._name)
+            self._keep()
             self._tell(reason=reason)
             url = self._send()
             self._tell(reason=reason, done=True, url=url)
@@ -75,8 +81,8 @@ class Follower:
         """Send; return the address of the run where it is online."""
         with wandb.init(
             project=self._project,
-            name=self._folder.path.name,
-            id=self._folder.path.name,
+            name=self._name,
+            id=self._id,
             resume="allow",
             dir=str(self._folder.path),
             mode=self._mode,  # type: ignore[arg-type]  # the configuration has checked it
@@ -94,10 +100,14 @@ class Follower:
                     step = record["step"]
                     run.log(figures(record, self._classes), step=step)
                 self._sent += len(records)
-                write_text(self._sent_file, json.dumps({"records": self._sent}))
+                self._keep()
             if self._folder.result.exists():
                 self._send_pictures(run, step)
             return run.url if self._mode == "online" else None
+
+    def _keep(self) -> None:
+        """What is needed to go on: which run it is, and how much of it is sent."""
+        write_text(self._sent_file, json.dumps({"records": self._sent, "id": self._id}))
 
     def _send_pictures(self, run: Any, step: int) -> None:
         """What a run that is complete leaves beside its figures."""

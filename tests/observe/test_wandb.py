@@ -26,6 +26,7 @@ from wandb.proto import wandb_internal_pb2
 
 from fasttrain.answers import Answers
 from fasttrain.config import Config
+from fasttrain.files import write_text
 from fasttrain.observe.journal import Record, read
 from fasttrain.observe.tracking import STATUS, WandbSink
 from fasttrain.observe.wandb import Follower, figures, has_key
@@ -162,6 +163,48 @@ def test_a_run_that_goes_on_sends_what_was_not_sent(folder: Path, told: Told) ->
     assert b"0.111111111" in first
     assert b"0.222222222" in second
     assert b"0.111111111" not in second
+
+
+def ids(folder: Path) -> list[str]:
+    """What the run goes by at W&B, for each of its processes."""
+    files = folder.glob("wandb/offline-run-*/run-*.wandb")
+    return [path.stem.removeprefix("run-") for path in files]
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path, told: Told) -> None:
+    folder = tmp_path / "lr=0.1,wd=0.05"
+    folder.mkdir()
+    keep(folder, told, TRAIN)
+    (written,) = content(folder)
+    assert b"train/loss" in written
+    assert folder.name.encode() in written
+
+
+def test_the_folder_one_stands_in_is_shown_by_its_name(
+    folder: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    keep(Path(), told, TRAIN)
+    (written,) = content(folder)
+    assert b"my-run" in written
+
+
+def test_folders_that_share_a_name_are_two_runs(tmp_path: Path, told: Told) -> None:
+    for sweep in ("a", "b"):
+        (tmp_path / sweep / "run").mkdir(parents=True)
+        keep(tmp_path / sweep / "run", told, TRAIN)
+    assert ids(tmp_path / "a" / "run") != ids(tmp_path / "b" / "run")
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["a new one", "once sent under its name"])
+def test_a_run_that_goes_on_is_the_same_one(folder: Path, told: Told, named: bool) -> None:
+    if named:
+        write_text(folder / "wandb" / "sent.json", '{"records": 0}')
+    for _ in range(2):
+        keep(folder, told, TRAIN)
+    first, second = ids(folder)
+    assert first == second
+    assert (first == "my-run") == named
 
 
 def test_the_follower_ends_with_a_trainer_that_is_killed(folder: Path, told: Told) -> None:
