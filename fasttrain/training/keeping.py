@@ -94,13 +94,19 @@ class Keeper:
         """Take everything up from the newest whole checkpoint; return the steps already done.
 
         Raises:
-            UserError: they are more than the run is to have.
+            UserError: they are more than the run is to have; or there are checkpoints, and none can
+                be used: a run from the beginning would delete them.
         """
         newest, passed_over = self._runtime.on_main(
             lambda: checkpoint.newest(self._folder.checkpoints)
         )
         for reason in passed_over:
             self._tell(f"passed over {reason}")
+        if newest is None and passed_over:
+            raise UserError(
+                f"{self._folder.checkpoints}: none of {len(passed_over)} can be used "
+                f"({passed_over[0]}); mend that, or delete them to start from the beginning"
+            )
         if newest is None:
             self._tell("there is no checkpoint yet: starts from the beginning")
             return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -249,6 +250,24 @@ def test_a_missing_journal_is_not_passed_over(
     with pytest.raises(UserError, match="records"):
         train(recipe(), tmp_path / "run", resume=True)
     assert "goes on at step 9;" in train(recipe(), tmp_path / "run", resume=True, changed=True)
+
+
+def test_checkpoints_that_cannot_be_read_for_a_moment_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    interrupt(monkeypatch, 10, tmp_path / "run")
+    kept = [tmp_path / "run" / "metrics.jsonl", *tmp_path.glob("run/checkpoints/*/*")]
+    before = [path.read_bytes() for path in kept]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "sha256", fail)
+        refusal = r"run/checkpoints: none of 2 can be used \(.*-00000009: .*output error.*; mend"
+        with pytest.raises(UserError, match=refusal):
+            train(recipe(), tmp_path / "run", resume=True)
+    assert [path.read_bytes() for path in kept] == before
+    assert "goes on at step 9;" in train(recipe(), tmp_path / "run", resume=True)
 
 
 def test_a_run_that_was_stopped_in_an_evaluation_and_then_killed_goes_on(
