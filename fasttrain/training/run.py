@@ -78,7 +78,10 @@ def _run(
     parts.check_world(config, runtime.world)
     if console is None or not runtime.is_main:
         console = Screen(quiet=not runtime.is_main)
-    folder = runtime.on_main(lambda: choosing.choose(config, run_dir, resume, changed))
+    # Launches of several machines may differ in these; the main rank's hold for all.
+    folder, resume, changed = runtime.on_main(
+        lambda: (choosing.choose(config, run_dir, resume, changed), resume, changed)
+    )
     with ExitStack() as held:
         runtime.on_main(lambda: held.enter_context(folder.alone()))
         done = runtime.on_main(folder.finished)

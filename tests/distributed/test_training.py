@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,23 @@ def test_every_test_picture_counts_once_on_any_number_of_ranks(runs: Runs) -> No
     assert [score["accuracy"] for score in scores] == [accuracy] * 2
     assert 0.15 < accuracy < 0.99  # so that equal scores are no accident
     assert [score["loss"] for score in scores] == pytest.approx([loss] * 2, rel=1e-6)
+
+
+RESUMES_ON_ONE = """
+import os, sys
+from fasttrain.cli import main
+
+main([*sys.argv[1:], *(["--resume"] if os.environ["RANK"] == "0" else [])])
+"""
+
+
+def test_what_the_first_machine_says_of_resuming_holds_for_all(runs: Runs) -> None:
+    run = runs.folder / "resumed"
+    script = runs.folder / "resumes_on_one.py"
+    script.write_text(RESUMES_ON_ONE)
+    words = ("train", runs.config, "model.norm=none", "--run-dir", run)
+    shutil.copytree(runs.train(2, "none"), run)
+    (run / "result.json").unlink()
+    launched = on_ranks(2, script, *words, folder=runs.folder)
+    assert launched.returncode == 0, launched.stderr
+    assert f"goes on at step {STEPS};" in launched.stderr
