@@ -13,17 +13,21 @@ from typing import TextIO
 
 from fasttrain.files import explain_write_errors
 
-_BETWEEN_CALLS = 1.0  # seconds: setting the alarm starts a thread
+_SLICE = 0.5  # seconds between two looks; each sets an alarm, which starts a thread
 _GRACE = 5.0  # seconds in which a process that hangs may still say so
+_HALT = 24  # times `seconds`: the alarm cannot tell a held interpreter from a halted process
 
 
 class Watchdog:
     """Ends a process that hangs, so that its launcher can start it again.
 
     When `alive` has not been called for `seconds`, the stack of every thread is written to `file`,
-    the end is told, and the process ends with exit code 1. Where even that cannot be done, because
-    the interpreter's lock is held or the disk hangs, a thread of the interpreter's own
-    (`faulthandler`) does it a moment later, without a word.
+    the end is told, and the process ends with exit code 1. Where even that cannot be done, a thread
+    of the interpreter's own (`faulthandler`) does it, without a word: a moment later where the disk
+    hangs, and after 24 times as long where the interpreter's lock is held.
+
+    Time in which the whole process stood still, as after Ctrl-Z or `scontrol suspend`, does not
+    count, up to those 24 times.
 
     Args:
         seconds: How long nothing may happen; `None` for ever.
@@ -44,8 +48,8 @@ class Watchdog:
     ) -> None:
         self.seconds, self.step = seconds, 0
         self._path, self._ends = file, ends
-        self.alive_at, self._set = time.monotonic(), 0.0
-        self._file: TextIO | None = None  # open while it watches
+        self.alive_at = time.monotonic()
+        self._thread: threading.Thread | None = None
         self._over = threading.Event()
 
     def __enter__(self) -> Watchdog:
@@ -54,10 +58,12 @@ class Watchdog:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 if self._path.exists() and self._path.stat().st_size:  # of an earlier process
                     self._path.rename(self._path.with_suffix(f".{time.time_ns()}.txt"))
-                self._file = self._path.open("w")
+                file = self._path.open("w")
             self.alive()
-            watch = (self.seconds, self._file)
-            threading.Thread(target=self._watch, args=watch, name="watchdog", daemon=True).start()
+            self._thread = threading.Thread(
+                target=self._watch, args=(self.seconds, file), name="watchdog", daemon=True
+            )
+            self._thread.start()
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -65,13 +71,9 @@ class Watchdog:
 
     def stop(self) -> None:
         """Watch no more."""
-        file, self._file = self._file, None
-        if file is not None:
-            self._over.set()
-            faulthandler.cancel_dump_traceback_later()
-            file.close()
-            with suppress(OSError):  # of a file system in trouble
-                self._path.unlink(missing_ok=True)
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
 
     @property
     def idle(self) -> float:
@@ -84,23 +86,28 @@ class Watchdog:
         Args:
             step: How many are done, where that has changed.
         """
-        now = self.alive_at = time.monotonic()
+        self.alive_at = time.monotonic()
         if step is not None:
             self.step = step
-        if self._file is None or self.seconds is None:
-            return
-        if now - self._set < min(_BETWEEN_CALLS, self.seconds / 4):
-            return
-        self._set = now
-        patience = self.seconds + min(_GRACE, self.seconds)
-        faulthandler.dump_traceback_later(patience, exit=True, file=self._file)
 
     def _watch(self, seconds: float, file: TextIO) -> None:
-        while not self._over.wait(max(seconds - self.idle, 0.0)):
-            if self.idle >= seconds:
+        piece, now = min(_SLICE, seconds / 4), time.monotonic()
+        _set_alarm(_HALT * seconds, file)
+        while not self._over.wait(piece):
+            before, now = now, time.monotonic()
+            stood = now - before - piece
+            if stood > piece:  # overslept by far, and so did all else here
+                self.alive_at = min(self.alive_at + stood, now)
+            if now - self.alive_at >= seconds:
                 self._end(seconds, file)
+            _set_alarm(_HALT * seconds, file)
+        faulthandler.cancel_dump_traceback_later()
+        file.close()
+        with suppress(OSError):  # of a file system in trouble
+            self._path.unlink(missing_ok=True)
 
     def _end(self, seconds: float, file: TextIO) -> None:
+        _set_alarm(min(_GRACE, seconds), file)
         line = f"Timeout: nothing has happened for {seconds:.0f} s after step {self.step}"
         print(f"{line}!", file=file, flush=True)
         faulthandler.dump_traceback(file)
@@ -110,3 +117,8 @@ class Watchdog:
             f"stand in {self._path}; go on with --resume"
         )
         os._exit(1)
+
+
+def _set_alarm(seconds: float, file: TextIO) -> None:
+    """Have the interpreter end the process with its stacks, unless the alarm is set anew before."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=file)

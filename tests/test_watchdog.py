@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,32 @@ def test_a_process_that_hangs_leaves_its_stacks(hang: str, told: bool, tmp_path:
         assert ended.stdout.startswith("nothing has happened for 0 s after step 7 ")
         assert ended.stdout.count("\n") == 1
         assert str(stacks) in ended.stdout
+
+
+HALTED = """
+import sys, time
+from pathlib import Path
+from fasttrain.watchdog import Watchdog
+
+with Watchdog(1.0, Path(sys.argv[1]), print) as watchdog:
+    print("begun", flush=True)
+    for step in range(1, 12):
+        watchdog.alive(step)
+        time.sleep(0.3)
+"""
+
+
+def test_a_process_that_is_halted_and_goes_on_has_not_hung(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HALTED, str(tmp_path / "stacks.txt")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(50) == 0
+        assert process.stdout.read() == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_leaves_nothing_when_all_went_well_and_keeps_what_an_earlier_one_left(
