@@ -21,11 +21,11 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
         config: Names the run.
         explicit: `--run-dir`; by default a new folder under `runs/`.
         resume: `--resume`: the folder may hold a run, and goes on with it.
-        changed: `--allow-changes`: it may go on under other settings.
+        changed: `--allow-changes`: it may go on under other settings, on the same batches.
 
     Raises:
-        UserError: the folder holds a run already, or cannot be written, or a setting would be
-            masked there.
+        UserError: the folder holds a run already, or one of other settings, or cannot be written,
+            or a setting would be masked there.
     """
     _check_unmasked(config)
     if explicit is None:
@@ -35,8 +35,7 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
     check_writable(explicit)
     folder = RunFolder(explicit)
     if folder.config.exists() and resume:
-        if not changed or folder.result.exists():  # what is complete cannot change
-            _check_same(config, load(folder.config), explicit)
+        _check_same(config, folder, changed)
     elif folder.config.exists() or folder.result.exists():
         raise UserError(
             f"{explicit} already holds a run; add --resume to go on with it, "
@@ -53,19 +52,25 @@ _FREE = {
 }  # fmt: skip
 
 
-def _check_same(config: Config, begun: Config, path: Path) -> None:
-    """Refuse to go on with a run under settings that would make it another one."""
+def _check_same(config: Config, folder: RunFolder, changed: bool) -> None:
+    """Refuse to go on with a run under settings that would make it another one.
+
+    Those on which the batches depend can never change, nor can any of a run that is complete.
+    """
+    begun = load(folder.config)
     new, old = flat(config.model_dump(mode="json")), flat(begun.model_dump(mode="json"))
-    changed = [
-        f"{key}={new.get(key)} (it was {old.get(key)})"
-        for key in sorted(new.keys() | old.keys())
-        if key not in _FREE and new.get(key) != old.get(key)
-    ]
-    if changed:
-        raise UserError(
-            f"{path} was begun with other settings: {', '.join(changed)}; "
-            f"go on with {path}/config.yaml, add --allow-changes, or choose another --run-dir"
-        )
+    keys = sorted(key for key in (new.keys() | old.keys()) - _FREE if new.get(key) != old.get(key))
+    batches = [key for key in keys if key == "seed" or key.startswith("data.")]
+    can_change = not batches and not folder.result.exists()
+    if not keys or (changed and can_change):
+        return
+    told = ", ".join(f"{key}={new.get(key)} (it was {old.get(key)})" for key in keys)
+    why = f"the batches depend on {', '.join(batches)}; " if batches else ""
+    flag = "add --allow-changes, " if can_change else ""
+    raise UserError(
+        f"{folder.path} was begun with other settings: {told}; {why}go on with {folder.config}, "
+        f"{flag}or choose another --run-dir"
+    )
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

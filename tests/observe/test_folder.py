@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fasttrain.config import Config, load
+from fasttrain.config import Config, Train, load
 from fasttrain.errors import UserError
 from fasttrain.observe.choosing import choose
 from fasttrain.observe.folder import RunFolder, open_run
@@ -60,6 +60,48 @@ def test_a_folder_that_holds_a_run_is_refused(begun: Path) -> None:
 
 def test_a_run_that_is_not_finished_is_resumed(begun: Path) -> None:
     assert choose(CONFIG, begun, resume=True).path == begun
+
+
+@pytest.mark.parametrize("allowed", [False, True], ids=["plain", "--allow-changes"])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 6), ("data.batch_size", 64), ("data.augment", ["flip"]), ("data.validation", 9),
+        ("data.dataset", "shapes"), ("data.size", 8), ("data.test_share", 0.5),
+        ("data.split_seed", 1),
+    ],
+)  # fmt: skip
+def test_what_decides_the_batches_cannot_change(
+    key: str, value: object, allowed: bool, tmp_path: Path
+) -> None:
+    settings = {"dataset": "folder", "path": tmp_path, "test_share": 0.25}
+    before = Config.model_validate({"data": settings, "seed": 5})
+    RunFolder(tmp_path / "run").begin(before)
+    changed = {"data": settings, "seed": 5, "train": {"clip_norm": 1.0}}
+    if key == "data.dataset":
+        settings.pop("test_share")
+    room = changed["data"] if key.startswith("data.") else changed
+    room[key.rpartition(".")[2]] = value
+    with pytest.raises(UserError) as caught:
+        choose(Config.model_validate(changed), tmp_path / "run", resume=True, changed=allowed)
+    message = str(caught.value)
+    assert re.search(rf"train\.clip_norm=1\.0 \(it was None\); .* depend on {key}[,;]", message)
+    assert "--allow-changes" not in message
+
+
+def test_other_settings_may_change_where_that_is_allowed(begun: Path) -> None:
+    changed = CONFIG.model_copy(update={"train": Train(clip_norm=1.0)})
+    with pytest.raises(UserError, match=r"clip_norm=1\.0 \(it was None\); .*--allow-changes"):
+        choose(changed, begun, resume=True)
+    assert choose(changed, begun, resume=True, changed=True).path == begun
+
+
+@pytest.mark.parametrize("allowed", [False, True], ids=["plain", "--allow-changes"])
+def test_nothing_of_a_run_that_is_complete_can_change(complete: Path, allowed: bool) -> None:
+    changed = CONFIG.model_copy(update={"train": Train(clip_norm=1.0)})
+    with pytest.raises(UserError, match=r"clip_norm=1\.0 \(it was None\)") as caught:
+        choose(changed, complete, resume=True, changed=allowed)
+    assert "--allow-changes" not in str(caught.value)
 
 
 def test_a_run_that_is_complete_is_left_alone(complete: Path) -> None:
