@@ -207,8 +207,12 @@ class RunFolder:
         return result
 
     def write_divergence(self, about: dict[str, Any]) -> None:
-        """Write where a run diverged: the step, its pictures, the last good checkpoint."""
-        _write_json(self.path / "divergence.json", about)
+        """Write where a run diverged: the step, its pictures, the last good checkpoint.
+
+        A disk that is full does not hide that it did.
+        """
+        with suppress(UserError, OSError):
+            _write_json(self.path / "divergence.json", about)
 
     @property
     def samples(self) -> Path:

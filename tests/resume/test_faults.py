@@ -18,11 +18,11 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from fasttrain.cli import main
-from fasttrain.config import Config
+from fasttrain.config import SGD, Config
 from fasttrain.data import sources
 from fasttrain.data.loader import Pictures
 from fasttrain.data.shapes import ShapesSource
-from fasttrain.errors import StoppedError, UserError
+from fasttrain.errors import DivergedError, StoppedError, UserError
 from fasttrain.observe import choosing, journal
 from fasttrain.observe.folder import RunFolder
 from fasttrain.training import checkpoint
@@ -137,6 +137,15 @@ def test_a_disk_that_stays_full_keeps_the_last_good_checkpoint(
     assert checkpoint.newest(folder / "checkpoints") == (folder / "checkpoints/step-00000006", [])
     (small_disk / "ballast").unlink()
     assert "goes on at step 6;" in train(recipe(), folder, resume=True)
+
+
+def test_a_full_disk_does_not_hide_that_training_diverged(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = recipe().model_copy(update={"optim": SGD(lr=1e30)})
+    at_step(monkeypatch, 0, lambda: fill(small_disk))
+    with pytest.raises(DivergedError, match=r"of step \d .*pictures "):
+        train(config, small_disk / "run")
 
 
 def test_a_read_only_folder_is_refused_in_one_line(small_disk: Path, tmp_path: Path) -> None:
