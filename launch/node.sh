@@ -18,13 +18,22 @@
 #   STARTED       a file to touch at the start, for a liveness probe
 set -uo pipefail
 
-: "${RUN_DIR:?the folder of the run}"
+refuse() {
+    echo "node.sh: $*" >&2
+    exit 2
+}
+
+[ -n "${RUN_DIR:-}" ] || refuse "RUN_DIR is missing; name the run's folder, as in RUN_DIR=runs/mine"
 processes=${PROCESSES:-${PET_NPROC_PER_NODE:-1}}
 nodes=${NODES:-${PET_NNODES:-1}}
-if ! [[ $processes =~ ^[1-9][0-9]*$ ]]; then
-    echo "node.sh: PROCESSES=$processes is no number; name the GPUs of a node" >&2
-    exit 2
-fi
+rank=${NODE_RANK:-${PET_NODE_RANK:-0}}
+port=${MASTER_PORT:-${PET_MASTER_PORT:-29500}}
+for given in "PROCESSES=$processes" "NODES=$nodes"; do
+    [[ $given =~ ^[A-Z]+=[1-9][0-9]*$ ]] || refuse "$given must be a whole number from 1 up"
+done
+for given in "NODE_RANK=$rank" "MASTER_PORT=$port"; do
+    [[ $given =~ ^[A-Z_]+=[0-9]+$ ]] || refuse "$given must be a whole number from 0 up"
+done
 export PET_SHUTDOWN_TIMEOUT=${PET_SHUTDOWN_TIMEOUT:-120}
 [ -z "${STARTED:-}" ] || touch "$STARTED"
 
@@ -42,9 +51,9 @@ else
     command=(
         accelerate launch --multi_gpu # on CPUs too: '--cpu' silently starts one process
         --num_machines "$nodes" --num_processes "$((processes * nodes))"
-        --machine_rank "${NODE_RANK:-${PET_NODE_RANK:-0}}"
+        --machine_rank "$rank"
         --main_process_ip "${MASTER_ADDR:-${PET_MASTER_ADDR:-127.0.0.1}}"
-        --main_process_port "${MASTER_PORT:-${PET_MASTER_PORT:-29500}}"
+        --main_process_port "$port"
         # No restarts by the launcher: it would repeat the user's mistakes, too.
         --same_network --rdzv_backend static --rdzv_conf timeout=1800 --max_restarts 0
         --mixed_precision no --dynamo_backend no # the recipe decides

@@ -96,10 +96,25 @@ def test_a_signal_to_a_complete_run_is_no_crash(
         assert run.wait_until_gone() == code, run.log
 
 
-def test_a_number_of_processes_that_is_none_is_refused(tmp_path: Path) -> None:
-    with Run(tmp_path, SETTINGS, NODE).start(RUN_DIR="run", PET_NPROC_PER_NODE="auto") as run:
-        assert run.wait_until_gone() == 2
-        assert "PROCESSES=auto is no number" in run.log
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"RUN_DIR": ""}, "RUN_DIR is missing"),
+        ({"PROCESSES": "0"}, "PROCESSES=0 must be a whole number from 1 up"),
+        ({"PET_NPROC_PER_NODE": "auto"}, "PROCESSES=auto must be a whole number from 1 up"),
+        ({"NODES": "two"}, "NODES=two must be a whole number from 1 up"),
+        ({"NODES": "2", "MASTER_PORT": "any"}, "MASTER_PORT=any must be a whole number from 0 up"),
+        ({"NODES": "2", "NODE_RANK": "a"}, "NODE_RANK=a must be a whole number from 0 up"),
+    ],
+)
+def test_an_environment_that_cannot_be_meant_is_refused(
+    environment: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    with Run(tmp_path, SETTINGS, NODE).start(**{"RUN_DIR": "run", **environment}) as run:
+        assert run.wait_until_gone() == 2, run.log
+        (line,) = run.log.splitlines()
+        assert line.startswith(f"node.sh: {said}")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_liveness_probe_fails_only_on_a_heartbeat_that_stopped(tmp_path: Path) -> None:
