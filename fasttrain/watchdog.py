@@ -15,7 +15,7 @@ from fasttrain.files import explain_write_errors
 
 _SLICE = 0.5  # seconds between two looks; each sets an alarm, which starts a thread
 _GRACE = 5.0  # seconds in which a process that hangs may still say so
-_HALT = 24  # times `seconds`: the alarm cannot tell a held interpreter from a halted process
+_HALT = 4  # times `seconds`: the alarm cannot tell a held interpreter from a halted process
 
 
 class Watchdog:
@@ -24,10 +24,10 @@ class Watchdog:
     When `alive` has not been called for `seconds`, the stack of every thread is written to `file`,
     the end is told, and the process ends with exit code 1. Where even that cannot be done, a thread
     of the interpreter's own (`faulthandler`) does it, without a word: a moment later where the disk
-    hangs, and after 24 times as long where the interpreter's lock is held.
+    hangs, and after four times as long where the interpreter's lock is held.
 
     Time in which the whole process stood still, as after Ctrl-Z or `scontrol suspend`, does not
-    count, up to those 24 times.
+    count, up to those four times.
 
     Args:
         seconds: How long nothing may happen; `None` for ever.
