@@ -346,6 +346,11 @@ def test_resume_needs_a_folder(config: Path) -> None:
     assert "--resume needs --run-dir" in refusal("train", config, "--resume")
 
 
+def test_other_settings_need_a_run_to_go_on_with(config: Path) -> None:
+    line = refusal("train", config, "--run-dir", "run", "--allow-changes")
+    assert line.startswith("fasttrain: --allow-changes needs --resume")
+
+
 def test_a_run_on_other_batches_is_not_resumed(config: Path, trained: Path) -> None:
     shutil.copytree(trained, "other")
     (Path("other") / "result.json").unlink()

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @overridable
 @click.option("--run-dir", type=PATH, help="Folder to write; by default a new one in runs/.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir.")
-@click.option("--allow-changes", is_flag=True, help="... also under other settings.")
+@click.option(
+    "--allow-changes",
+    is_flag=True,
+    help="With --resume: go on although settings differ from the run's.",
+)
 def train(
     config: Path,
     overrides: tuple[str, ...],

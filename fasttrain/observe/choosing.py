@@ -24,10 +24,12 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
         changed: `--allow-changes`: it may go on under other settings, on the same batches.
 
     Raises:
-        UserError: the folder holds a run already, or one of other settings, or cannot be written,
-            or a setting would be masked there.
+        UserError: the folder holds a run already, or one of other settings, or cannot be written;
+            a setting would be masked there; or `changed` is said of a new run.
     """
     _check_unmasked(config)
+    if changed and not resume:
+        raise UserError("--allow-changes needs --resume and --run-dir DIR: the run to go on with")
     if explicit is None:
         if resume:
             raise UserError("--resume needs --run-dir DIR: the run to go on with")

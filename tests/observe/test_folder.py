@@ -136,6 +136,12 @@ def test_to_resume_one_names_the_run() -> None:
         choose(CONFIG, None, resume=True)
 
 
+@pytest.mark.parametrize("name", [None, "run"])
+def test_other_settings_are_for_a_run_that_goes_on(tmp_path: Path, name: str | None) -> None:
+    with pytest.raises(UserError, match="--allow-changes needs --resume"):
+        choose(CONFIG, tmp_path / name if name else None, resume=False, changed=True)
+
+
 def test_a_file_in_place_of_the_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     with pytest.raises(UserError, match=r"cannot write .*/run"):
