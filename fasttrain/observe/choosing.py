@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
     Args:
         config: Names the run.
         explicit: `--run-dir`; by default a new folder under `runs/`.
-        resume: `--resume`: the folder may hold a run, and goes on with it.
+        resume: `--resume`: the folder may hold a run, and goes on with it, or anything else: a
+            scheduler's script says so from its first start on.
         changed: `--allow-changes`: it may go on under other settings, on the same batches.
 
     Raises:
-        UserError: the folder holds a run already, or one of other settings, or cannot be written;
-            a setting would be masked there; or `changed` is said of a new run.
+        UserError: the folder holds a run already, or one of other settings or, without `resume`,
+            other files; it cannot be written; a setting would be masked there; or `changed` is
+            said of a new run.
     """
     _check_unmasked(config)
     if changed and not resume:
@@ -43,7 +47,34 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
             f"{explicit} already holds a run; add --resume to go on with it, "
             "or choose another --run-dir"
         )
+    elif not resume and (other := _other_file(explicit)):
+        raise UserError(
+            f"{explicit} holds other files, such as {other}; choose a new or empty folder as "
+            "--run-dir"
+        )
     return folder
+
+
+# What may lie in a folder before its run begins: of a start that was killed, of a scheduler, a
+# launcher or a disk. Hidden files may, too.
+_EXPECTED = (
+    ".*", "compiled", "heartbeat.json", "stacks-rank*.txt", "wandb", "log", "*.log", "*.out",
+    "*.err", "error.json", "lost+found",
+)  # fmt: skip
+
+
+def _other_file(folder: Path) -> Path | None:
+    """A file that no run has to do with; `None` where there is none."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not _is_expected(name)]
+        for name in files:
+            if not _is_expected(name):
+                return Path(place, name)
+    return None
+
+
+def _is_expected(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in _EXPECTED)
 
 
 # What may change between the parts of one run: where and how it is executed, not what it trains.

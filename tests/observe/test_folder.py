@@ -50,6 +50,42 @@ def test_a_folder_that_holds_no_run_yet_is_taken(tmp_path: Path, resume: bool) -
     assert choose(CONFIG, tmp_path / "run", resume).path == tmp_path / "run"
 
 
+@pytest.mark.parametrize(
+    "name", ["cat.png", "src/main.py", "data/train/cat.png", "logs/notes.md", "config.yml"]
+)
+def test_a_folder_of_other_files_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    with pytest.raises(UserError) as caught:
+        choose(CONFIG, tmp_path, resume=False)
+    assert str(caught.value) == (
+        f"{tmp_path} holds other files, such as {file}; choose a new or empty folder as --run-dir"
+    )
+    assert choose(CONFIG, tmp_path, resume=True).path == tmp_path  # a job script knows its folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".lock", ".cache/kernel.so", ".heartbeat.json.1.part", "heartbeat.json",
+        "stacks-rank0.txt", "compiled/ab/kernel.so", "wandb/run/a.wandb", "checkpoints/",
+        "slurm-12.out", "train.log", "12.err", "nohup.out", "log", "lost+found/",
+        "logs/none_1a2b/attempt_0/0/stdout.log", "logs/none_1a2b/attempt_0/0/error.json",
+    ],
+)  # fmt: skip
+def test_what_lies_in_a_folder_before_a_run_begins_is_no_hindrance(
+    tmp_path: Path, name: str
+) -> None:
+    place = tmp_path / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if name.endswith("/"):
+        place.mkdir()
+    else:
+        place.touch()
+    assert choose(CONFIG, tmp_path, resume=False).path == tmp_path
+
+
 def test_a_folder_that_holds_a_run_is_refused(begun: Path) -> None:
     with pytest.raises(UserError) as caught:
         choose(CONFIG, begun, resume=False)
