@@ -556,9 +556,29 @@ def test_what_an_override_did_wrong_names_the_override_and_not_the_file(
     assert str(file) not in message
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("optim.name=adam", "optim.name"),
+        ("optim={name: adam}", "optim.name"),
+        ("model.family=resnet", "model.family"),
+        ("optim.rest.name=muon", "optim.rest.name"),
+    ],
+)
+def test_a_section_that_an_override_chose_wrongly_is_its_doing(
+    file: Path, override: str, key: str
+) -> None:
+    text = "model: {family: cnn}\noptim: {name: muon, rest: {name: sgd}}"
+    message = refusal(file, text, override)
+    assert message.startswith(f"the argument {override!r}: {key}: input should be one of ")
+    assert str(file) not in message
+
+
 def test_what_the_file_did_wrong_is_not_blamed_on_an_override(file: Path) -> None:
     message = refusal(file, "train: {epochs: 0}", "train.precision=fp32", "seed=3")
     assert message.startswith(f"{file}: train.epochs: ")
+    message = refusal(file, "optim: {name: adam}", "optim.lr=0.1")
+    assert message.startswith(f"{file}: optim.name: ")
 
 
 def test_of_several_overrides_the_guilty_one_is_named(file: Path) -> None:

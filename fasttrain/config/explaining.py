@@ -28,6 +28,8 @@ def explain(error: ValidationError, path: Path | None, origins: dict[tuple[str, 
         # A key that is not known may be called anything.
         added = () if problem["type"] == "extra_forbidden" else _ALTERNATIVES
         keys, sections = _locate([part for part in problem["loc"] if part not in added])
+        if problem["type"] == "union_tag_invalid":  # pydantic places it at the whole section
+            keys = (*keys, problem["ctx"]["discriminator"].strip("'"))
         at = max((at for at in origins if keys[: len(at)] == at), key=len, default=None)
         origin = origins[at] if at else str(path)
         lines.append(f"{origin}: {_explain_one(problem, keys, sections)}")
@@ -73,9 +75,8 @@ def _elsewhere(key: str) -> str:
 def _explain_tag(context: dict[str, str], dotted: str) -> str:
     """The key that tells sections apart names none of them."""
     tag, expected = context["tag"], context["expected_tags"]
-    key = context["discriminator"].strip("'")
     hint = nearest(tag, _quoted(expected))
-    return f"{dotted}.{key}: input should be one of {expected} (it is {tag!r}){hint}"
+    return f"{dotted}: input should be one of {expected} (it is {tag!r}){hint}"
 
 
 def _quoted(text: str) -> list[str]:
