@@ -654,6 +654,29 @@ def test_a_wrong_command_line_is_refused_in_one_line(words: tuple[str, ...]) -> 
     assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "written"),
+    [
+        (("--lr", "3"), "optim.lr=VALUE"),
+        (("--epochs=3",), "train.epochs=VALUE"),
+        (("--batch-size", "64"), "data.batch_size=VALUE"),
+        (("--train.epochs=3",), "train.epochs=VALUE"),
+        (("--every=3",), "schedule.every=VALUE or checkpoint.every=VALUE"),
+    ],
+)
+def test_a_setting_that_is_written_like_an_option_is_answered_with_its_form(
+    words: tuple[str, ...], written: str, config: Path
+) -> None:
+    line = refusal("train", config, *words)
+    option = words[0].partition("=")[0]
+    assert f"no option is called {option}; a setting is written without dashes: {written}" in line
+
+
+def test_an_option_that_is_misspelt_is_answered_with_the_nearest(config: Path) -> None:
+    assert "Did you mean '--resume'?" in refusal("train", config, "--resum")
+    assert "without dashes" not in refusal("evaluate", config, "--lr", "3")
+
+
 def test_weights_that_are_no_numbers_never_become_a_checkpoint(config: Path) -> None:
     words = ("train.log_every=100epochs", "checkpoint.every=1steps", "model.norm=none")
     ended = fasttrain("train", config, "optim.lr=1e20", *words, "--run-dir", "run")

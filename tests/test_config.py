@@ -615,6 +615,26 @@ def test_a_key_without_its_section_is_answered_with_its_home(file: Path) -> None
     assert "did you mean 'train.epochs'?" in refusal(file, "epochs: 2")
 
 
+@pytest.mark.parametrize(
+    ("override", "home"),
+    [
+        ("train.batch_size=64", "'data.batch_size'"),
+        ("train.lr=3", "'optim.lr'"),
+        ("train.seed=3", "'seed'"),
+        ("data.every=3steps", "'schedule.every' or 'checkpoint.every'"),
+    ],
+)
+def test_a_key_in_the_wrong_section_is_answered_with_its_home(
+    file: Path, override: str, home: str
+) -> None:
+    key = override.partition("=")[0]
+    assert f"unknown key {key!r}; did you mean {home}? (" in refusal(file, "seed: 1", override)
+
+
+def test_a_gpu_is_called_cuda(file: Path) -> None:
+    assert refusal(file, "train: {device: gpu}").endswith("(it is 'gpu'); did you mean 'cuda'?")
+
+
 def test_a_single_augmentation_needs_no_list(file: Path) -> None:
     assert read(file, "data: {augment: flip}").data.augment == (Flip(),)
 

@@ -41,7 +41,7 @@ class Group(click.Group):
             error.show()
             code = error.exit_code
         except click.ClickException as error:
-            code = _tell(f"{error.format_message()} (fasttrain --help tells more)", 2)
+            code = _tell(f"{_explain(error)} (fasttrain --help tells more)", 2)
         except click.Abort:
             code = _tell("interrupted", 130)
         except Exception:
@@ -92,6 +92,26 @@ def _tell(message: str, code: int) -> int:
     with suppress(OSError):  # nobody may be there to read it
         click.echo(redact(f"fasttrain{place}: {message}"), err=True)
     return code
+
+
+def _explain(error: click.ClickException) -> str:
+    """What is wrong with a command line; a setting that is written like an option gets its form."""
+    if isinstance(error, click.NoSuchOption) and _takes_settings(error.ctx):
+        from fasttrain.config.explaining import homes
+
+        name = error.option_name.lstrip("-").replace("-", "_")
+        found = [name] if "." in name else homes(name)
+        if found:
+            forms = " or ".join(f"{key}=VALUE" for key in found)
+            return (
+                f"no option is called {error.option_name}; a setting is written without dashes: "
+                f"{forms}"
+            )
+    return error.format_message()
+
+
+def _takes_settings(context: click.Context | None) -> bool:
+    return context is not None and any(each.name == "overrides" for each in context.command.params)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,6 +15,8 @@ from fasttrain.errors import nearest
 # What pydantic adds to the place of a union's error.
 _ALTERNATIVES = ("literal['auto']", "bool", "constrained-int")
 
+_SYNONYMS = {"gpu": "cuda"}  # where the nearest name would be another thing
+
 Sections = list[type[Section]]
 
 
@@ -47,7 +49,7 @@ def _explain_one(problem: Any, keys: tuple[str, ...], sections: Sections) -> str
     dotted = ".".join(keys)
     if problem["type"] == "extra_forbidden":
         valid = list(dict.fromkeys(key for section in sections for key in section.model_fields))
-        hint = nearest(keys[-1], valid) or (_elsewhere(keys[-1]) if len(keys) == 1 else "")
+        hint = _elsewhere(keys) or nearest(keys[-1], valid)
         return f"unknown key {dotted!r}{hint} (known here: {', '.join(valid)})"
     if problem["type"] in ("model_type", "model_attributes_type"):
         return f"{dotted}: a section of settings belongs here (it is {problem['input']!r})"
@@ -57,19 +59,34 @@ def _explain_one(problem: Any, keys: tuple[str, ...], sections: Sections) -> str
     value = problem.get("input")
     shown = "" if isinstance(value, dict | Section) else f" (it is {value!r})"
     if problem["type"] == "literal_error":
-        shown += nearest(str(value), _quoted(problem["ctx"]["expected"]))
+        meant = _SYNONYMS.get(str(value), str(value))
+        shown += nearest(meant, _quoted(problem["ctx"]["expected"]))
     return f"{dotted or 'configuration'}: {message[0].lower()}{message[1:]}{shown}"
 
 
-def _elsewhere(key: str) -> str:
-    """A hint at a section that has a key of this name."""
-    homes = [
+def _elsewhere(keys: tuple[str, ...]) -> str:
+    """A hint at the sections that have a key of this name, for one outside all or in a wrong one.
+
+    Another kind of the same section may have it: no hint then, as its place is right.
+    """
+    found = homes(keys[-1]) if len(keys) <= 2 else []
+    if not found or ".".join(keys) in found:
+        return ""
+    return f"; did you mean {' or '.join(map(repr, found))}?"
+
+
+def homes(key: str) -> list[str]:
+    """Where settings of this name belong, such as `optim.lr`; sections within others do not count.
+
+    Empty where there is none.
+    """
+    found = [
         f"{name}.{key}"
         for name, field in Config.model_fields.items()
         for section in sections_in(field.annotation)
         if key in section.model_fields
     ]
-    return f"; did you mean {homes[0]!r}?" if homes else ""
+    return [key] if key in Config.model_fields else list(dict.fromkeys(found))
 
 
 def _explain_tag(context: dict[str, str], dotted: str) -> str:
