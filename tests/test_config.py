@@ -461,8 +461,24 @@ def test_a_missing_file_is_answered_with_its_nearest_sibling(tmp_path: Path) -> 
 
 
 def test_a_missing_folder_is_no_surprise(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere/a\.yaml: there is no such configuration file$"):
+    with pytest.raises(UserError) as caught:
         load(tmp_path / "nowhere" / "a.yaml")
+    assert str(caught.value) == (
+        f"{tmp_path}/nowhere/a.yaml: there is no such configuration file; name a YAML file: the "
+        "recipes are in configs/ of the project's folder"
+    )
+
+
+@pytest.mark.parametrize("name", ["speed94", "speed94.yaml"])
+def test_the_name_of_a_recipe_is_answered_with_its_file(
+    name: str, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(configs.parent)
+    with pytest.raises(UserError) as caught:
+        load(Path(name))
+    assert str(caught.value) == (
+        f"{name}: there is no such configuration file; did you mean 'configs/speed94.yaml'?"
+    )
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:

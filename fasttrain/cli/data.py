@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -162,9 +163,12 @@ def _load(what: str, overrides: Sequence[str]) -> Config:
 
 
 def _refuse_misspelt(what: str) -> None:
-    hint = nearest(what, list(DATASETS))
-    if hint and not Path(what).exists():
-        raise UserError(f"{what}: neither a configuration file nor the name of a data set{hint}")
+    from fasttrain.config.reading import recipe
+
+    hint, is_name = nearest(what, list(DATASETS)), re.fullmatch(r"[A-Za-z0-9_-]{1,80}", what)
+    if (hint or (is_name and not recipe(Path(what)))) and not Path(what).exists():
+        known = hint or f" (those are {', '.join(DATASETS)})"
+        raise UserError(f"{what}: neither a configuration file nor the name of a data set{known}")
 
 
 def _open_store(what: str, overrides: Sequence[str]) -> Store:

@@ -62,7 +62,8 @@ def _read_tree(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: there is no such configuration file{_siblings(path)}") from None
+        hint = _found_instead(path)
+        raise UserError(f"{path}: there is no such configuration file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a text file: {error}") from None
     try:
@@ -93,10 +94,21 @@ def _problem(error: yaml.YAMLError) -> str:
     return getattr(error, "problem", None) or "it cannot be parsed"
 
 
-def _siblings(path: Path) -> str:
+def recipe(path: Path) -> Path | None:
+    """The file in `configs/` here that is called like `path`, which has no folder itself."""
+    found = Path("configs", path.name).with_suffix(".yaml")
+    return found if path.parent == Path() and found.is_file() else None
+
+
+def _found_instead(path: Path) -> str:
+    """A hint for a file that is not there."""
+    if found := recipe(path):
+        return f"; did you mean {str(found)!r}?"
     folder = path.parent
     names = [entry.name for entry in folder.glob("*.yaml")] if folder.is_dir() else []
-    return nearest(path.name, names)
+    return nearest(path.name, names) or (
+        "; name a YAML file: the recipes are in configs/ of the project's folder"
+    )
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> list[tuple[str, ...]]:

@@ -291,9 +291,29 @@ def test_a_name_that_is_neither_a_file_nor_a_set_is_told_with_its_nearest() -> N
     assert "only a DATASET's" in fasttrain("data", "prepare", "x.yaml", "-o", "y.yaml").stderr
 
 
+@pytest.mark.parametrize("command", ["prepare", "info", "preview"])
+def test_the_name_of_an_unknown_set_is_told_with_those_there_are(command: str) -> None:
+    assert (
+        "imagenet: neither a configuration file nor the name of a data set (those are cifar10, "
+        "cifar100, shapes, folder)"
+    ) in refusal("data", command, "imagenet")
+    assert "; did you mean 'cifar10'?" in refusal("data", command, "cifar")
+    assert "did you mean" not in refusal("data", command, "imagenet.yaml")
+
+
+def test_the_name_of_a_recipe_is_no_data_set(
+    configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(configs.parent)
+    ended = fasttrain("data", "info", "baseline")
+    assert ended.exit_code == 2
+    assert "did you mean 'configs/baseline.yaml'?" in ended.stderr
+
+
 def test_a_name_too_long_for_a_file_is_one_line() -> None:
     name = "n" * 300
     assert "the name is too long" in refusal("data", "prepare", "shapes", "-o", f"{name}.yaml")
+    assert "File name too long" in refusal("data", "info", name)
 
 
 def test_a_seed_alone_divides_no_set_that_is_divided() -> None:
