@@ -646,12 +646,16 @@ def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
     assert "Usage:" in succeed(*words, "--help").stdout
 
 
-@pytest.mark.parametrize("words", [("trian",), ("train",), ("train", "--fast"), ("evaluate",)])
+@pytest.mark.parametrize(
+    "words",
+    [("trian",), ("train",), ("train", "--fast"), ("evaluate",), ("export", "run", "-o", "x.onnx")],
+)
 def test_a_wrong_command_line_is_refused_in_one_line(words: tuple[str, ...]) -> None:
     refused = CliRunner().invoke(main, words)
     assert refused.exit_code == 2
     assert refused.stderr.startswith("fasttrain: ")
     assert refused.stderr.count("\n") == 1
+    assert "\t" not in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -364,11 +364,21 @@ def test_the_value_that_is_wrong_is_shown(file: Path) -> None:
     assert "(it is 'a\\nb')" in refusal(file, 'train: {epochs: "a\\nb"}')
 
 
-@pytest.mark.parametrize("value", ["0", "all"])
-def test_both_forms_of_a_setting_are_named(file: Path, value: str) -> None:
-    lines = refusal(file, f"train: {{accumulate: {value}}}").split("; ")
-    where = f"{file}: train.accumulate: input should be"
-    assert [line.startswith(where) for line in lines] == [True, True]
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("accumulate: 0", "'auto', or greater than or equal to 1 (it is 0)"),
+        ("accumulate: all", "'auto', or a valid integer, unable to parse string as an integer (it"),
+        ("compile: maybe", "'auto', or a valid boolean, unable to interpret input (it is 'maybe')"),
+        ("compile: aut", "'auto', or a valid boolean, unable to interpret input (it is 'aut')"),
+    ],
+)
+def test_both_forms_of_a_setting_are_named_as_one_mistake(
+    file: Path, text: str, complaint: str
+) -> None:
+    message = refusal(file, f"train: {{{text}}}")
+    assert message.startswith(f"{file}: train.{text.split(':')[0]}: input should be {complaint}")
+    assert message.count("input should be") == 1
 
 
 # Augmentations

@@ -107,7 +107,7 @@ def _explain(error: click.ClickException) -> str:
                 f"no option is called {error.option_name}; a setting is written without dashes: "
                 f"{forms}"
             )
-    return error.format_message()
+    return " ".join(error.format_message().split())  # that of a choice has a line for each
 
 
 def _takes_settings(context: click.Context | None) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from fasttrain.config.fields import Section, sections_in, tag_of
 from fasttrain.config.sections import Config
@@ -22,14 +23,12 @@ Sections = list[type[Section]]
 
 def explain(error: ValidationError, path: Path | None, origins: dict[tuple[str, ...], str]) -> str:
     """One line for all that is wrong, each with its place and its mend."""
-    problems = error.errors()
+    problems = _as_one(error.errors())
     lines = []
     for problem in problems:
         if _is_echo(problem, problems):
             continue
-        # A key that is not known may be called anything.
-        added = () if problem["type"] == "extra_forbidden" else _ALTERNATIVES
-        keys, sections = _locate([part for part in problem["loc"] if part not in added])
+        keys, sections = _locate(problem["loc"])
         if problem["type"] == "union_tag_invalid":  # pydantic places it at the whole section
             keys = (*keys, problem["ctx"]["discriminator"].strip("'"))
         at = max((at for at in origins if keys[: len(at)] == at), key=len, default=None)
@@ -38,14 +37,29 @@ def explain(error: ValidationError, path: Path | None, origins: dict[tuple[str, 
     return "; ".join(dict.fromkeys(lines))
 
 
-def _is_echo(problem: Any, problems: Any) -> bool:
+def _as_one(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """A value that is none of the forms which a setting may have is one mistake, not several."""
+    found: dict[tuple[int | str, ...], ErrorDetails] = {}
+    for problem in problems:
+        place = problem["loc"]
+        # A key that is not known may be called anything.
+        if problem["type"] != "extra_forbidden" and place and place[-1] in _ALTERNATIVES:
+            place = place[:-1]
+        if place in found:
+            found[place]["msg"] += f", or {problem['msg'].removeprefix('Input should be ')}"
+        else:
+            found[place] = {**problem, "loc": place}
+    return list(found.values())
+
+
+def _is_echo(problem: ErrorDetails, problems: list[ErrorDetails]) -> bool:
     """A list is called too short because its entries are wrong, which is said already."""
     place = problem["loc"]
     inside = [other for other in problems if other["loc"][: len(place)] == place != other["loc"]]
     return problem["type"] == "too_short" and bool(inside)
 
 
-def _explain_one(problem: Any, keys: tuple[str, ...], sections: Sections) -> str:
+def _explain_one(problem: ErrorDetails, keys: tuple[str, ...], sections: Sections) -> str:
     dotted = ".".join(keys)
     if problem["type"] == "extra_forbidden":
         valid = list(dict.fromkeys(key for section in sections for key in section.model_fields))
@@ -101,7 +115,7 @@ def _quoted(text: str) -> list[str]:
     return re.findall("'([^']*)'", text)
 
 
-def _locate(place: list[Any]) -> tuple[tuple[str, ...], Sections]:
+def _locate(place: tuple[int | str, ...]) -> tuple[tuple[str, ...], Sections]:
     """Follow a place that pydantic names through the types of the sections.
 
     Where a setting may be one of several sections, pydantic puts the chosen one's tag into the
