@@ -378,7 +378,11 @@ def test_a_run_that_is_not_there_cannot_be_evaluated(here: Path) -> None:
 def test_a_run_without_a_whole_checkpoint_cannot_be_evaluated(here: Path, trained: Path) -> None:
     run = here / "run"
     shutil.copytree(trained, run, ignore=shutil.ignore_patterns("step-*"))
-    assert refusal("evaluate", run).endswith(f"{run}: there is no whole checkpoint")
+    line = refusal("evaluate", run)
+    assert line.endswith(f"{run}: there is no whole checkpoint; train it again in another folder")
+    (run / "result.json").unlink()
+    mend = f"wait for its first, or train on with --run-dir {run} --resume"
+    assert refusal("evaluate", run).endswith(f"{run}: there is no whole checkpoint; {mend}")
     broken = run / "checkpoints" / "step-00000004"
     shutil.copytree(trained / "checkpoints" / f"step-{STEPS:08d}", broken)
     (broken / "model.safetensors").write_bytes(b"")

@@ -369,8 +369,8 @@ def test_the_value_that_is_wrong_is_shown(file: Path) -> None:
     [
         ("accumulate: 0", "'auto', or greater than or equal to 1 (it is 0)"),
         ("accumulate: all", "'auto', or a valid integer, unable to parse string as an integer (it"),
-        ("compile: maybe", "'auto', or a valid boolean, unable to interpret input (it is 'maybe')"),
-        ("compile: aut", "'auto', or a valid boolean, unable to interpret input (it is 'aut')"),
+        ("compile: maybe", "'auto', or true or false (it is 'maybe')"),
+        ("compile: aut", "'auto', or true or false (it is 'aut')"),
     ],
 )
 def test_both_forms_of_a_setting_are_named_as_one_mistake(
@@ -379,6 +379,24 @@ def test_both_forms_of_a_setting_are_named_as_one_mistake(
     message = refusal(file, f"train: {{{text}}}")
     assert message.startswith(f"{file}: train.{text.split(':')[0]}: input should be {complaint}")
     assert message.count("input should be") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("name: a b", "name: letters, digits, '.', '_' and '-' may stand here, a letter or digit"),
+        ("model: {widths: []}", "model.widths: the list is too short, it needs 1 or more (it is"),
+        ("model: {widths: 64}", "model.widths: input should be a list (it is 64)"),
+        (
+            f"train: {{resize: [{', '.join(['{scale: 0.5, until: 1steps}'] * 7)}]}}",
+            "train.resize: the list is too long, it takes 6 or fewer",
+        ),
+        ("optim: {nesterov: 2}", "optim.nesterov: input should be true or false (it is 2)"),
+        ("optim: {nesterov: []}", "optim.nesterov: input should be true or false (it is [])"),
+    ],
+)
+def test_what_may_stand_there_is_said_in_plain_words(file: Path, text: str, complaint: str) -> None:
+    assert refusal(file, text).startswith(f"{file}: {complaint}")
 
 
 # Augmentations
@@ -492,8 +510,9 @@ def test_the_name_of_a_recipe_is_answered_with_its_file(
 
 
 def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read as a text file"):
+    with pytest.raises(UserError) as caught:
         load(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: is a folder; name a configuration file in it"
 
 
 def test_a_file_that_is_no_text_is_refused(file: Path) -> None:

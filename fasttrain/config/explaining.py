@@ -16,6 +16,17 @@ from fasttrain.errors import nearest
 # What pydantic adds to the place of a union's error.
 _ALTERNATIVES = ("literal['auto']", "bool", "constrained-int")
 
+# Plain words for a library's, by the kind of a problem; only `name` has a pattern.
+_WORDS = {
+    "bool_parsing": "Input should be true or false",
+    "bool_type": "Input should be true or false",
+    "string_pattern_mismatch": "letters, digits, '.', '_' and '-' may stand here, a letter or "
+    "digit first",
+    "too_long": "the list is too long, it takes {max_length} or fewer",
+    "too_short": "the list is too short, it needs {min_length} or more",
+    "tuple_type": "Input should be a list",
+}
+
 _SYNONYMS = {"gpu": "cuda"}  # where the nearest name would be another thing
 
 Sections = list[type[Section]]
@@ -41,14 +52,15 @@ def _as_one(problems: list[ErrorDetails]) -> list[ErrorDetails]:
     """A value that is none of the forms which a setting may have is one mistake, not several."""
     found: dict[tuple[int | str, ...], ErrorDetails] = {}
     for problem in problems:
-        place = problem["loc"]
+        place, words = problem["loc"], _WORDS.get(problem["type"])
+        message = words.format(**problem.get("ctx", {})) if words else problem["msg"]
         # A key that is not known may be called anything.
         if problem["type"] != "extra_forbidden" and place and place[-1] in _ALTERNATIVES:
             place = place[:-1]
         if place in found:
-            found[place]["msg"] += f", or {problem['msg'].removeprefix('Input should be ')}"
+            found[place]["msg"] += f", or {message.removeprefix('Input should be ')}"
         else:
-            found[place] = {**problem, "loc": place}
+            found[place] = {**problem, "loc": place, "msg": message}
     return list(found.values())
 
 

@@ -64,6 +64,8 @@ def _read_tree(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         hint = _found_instead(path)
         raise UserError(f"{path}: there is no such configuration file{hint}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; name a configuration file in it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as a text file: {error}") from None
     try:

@@ -70,5 +70,9 @@ def _find(folder: RunFolder, best: bool) -> tuple[Path, list[str]]:
                 f"{folder.path}: no checkpoint has a validation accuracy; leave out --best"
             )
     if newest is None:
-        raise UserError("; ".join([f"{folder.path}: there is no whole checkpoint", *passed_over]))
+        mend = f"wait for its first, or train on with --run-dir {folder.path} --resume"
+        if folder.result.exists():  # it would not go on
+            mend = "train it again in another folder"
+        none = f"{folder.path}: there is no whole checkpoint"
+        raise UserError("; ".join([none, *passed_over, mend]))
     return newest, passed_over

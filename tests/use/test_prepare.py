@@ -223,7 +223,7 @@ def test_any_text_survives_an_override(value: str) -> None:
         (["--path", "{letters}", "--test-share", "0"], "data.test_share: input should be greater"),
         (["--path", "{letters}", "--test-share", "1"], "data.test_share: input should be less"),
         (["--path", "{letters}", "--seed", "x"], "data.split_seed: input should be a valid int"),
-        (["--path", "{letters}", "--name", "a b"], "name: string should match pattern"),
+        (["--path", "{letters}", "--name", "a b"], "name: letters, digits"),
         (["--path", "{letters}", "-o", "../x/a.yaml"], "cannot write"),
     ],
 )
