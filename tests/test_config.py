@@ -37,9 +37,14 @@ def refusal(file: Path, text: str, *overrides: str) -> str:
 # Defaults, and the way back
 
 
-@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}"])
-def test_an_empty_file_gives_every_default(file: Path, text: str) -> None:
-    assert read(file, text) == Config()
+def test_no_settings_give_every_default(file: Path) -> None:
+    assert read(file, "{}") == load(None) == Config()
+
+
+@pytest.mark.parametrize("text", ["", " \n", "# nothing but a comment\n", "---\n", "null"])
+def test_an_empty_file_is_refused(file: Path, text: str) -> None:
+    message = refusal(file, text, "train.epochs=3")
+    assert message == f"{file}: is empty; write {{}} into it if all defaults are meant"
 
 
 def test_the_defaults_written_out_are_read_as_the_defaults(file: Path) -> None:
@@ -128,7 +133,7 @@ def test_the_recipes_of_the_repository_are_valid(configs: Path) -> None:
 @pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "0.001", "1.E-3", "'1e-3'"])
 def test_every_way_to_write_a_number_is_read_as_one(file: Path, text: str) -> None:
     assert read(file, f"optim: {{lr: {text}}}").optim.lr == 0.001
-    assert read(file, "", f"optim.lr={text}").optim.lr == 0.001
+    assert read(file, "{}", f"optim.lr={text}").optim.lr == 0.001
 
 
 def test_a_seed_is_a_number(file: Path) -> None:
@@ -467,7 +472,7 @@ def test_a_piece_of_a_step_is_no_duration(file: Path) -> None:
 def test_what_must_fall_on_the_same_step_everywhere_is_not_measured_in_minutes(
     file: Path, key: str
 ) -> None:
-    assert f"{key}: this is counted in steps" in refusal(file, "", f"{key}=5min")
+    assert f"{key}: this is counted in steps" in refusal(file, "{}", f"{key}=5min")
 
 
 def test_an_endless_duration_is_refused_on_one_line(file: Path) -> None:
@@ -546,7 +551,7 @@ def test_a_tag_that_would_run_code_is_refused_and_runs_nothing(
     proof = tmp_path / "it-ran"
     value = f"!!python/{tag} ['{proof}']"
     assert "could not determine a constructor" in refusal(file, f"name: {value}")
-    assert "could not determine a constructor" in refusal(file, "", f"name={value}")
+    assert "could not determine a constructor" in refusal(file, "{}", f"name={value}")
     assert not os.path.lexists(proof)
 
 
@@ -563,24 +568,24 @@ def test_an_override_may_name_a_section_the_file_lacks(file: Path) -> None:
 
 
 def test_the_last_of_two_overrides_wins(file: Path) -> None:
-    assert read(file, "", "train.epochs=5", "train.epochs=6").train.epochs == 6
-    assert read(file, "", "train={epochs: 5}", "train.precision=fp32").train.epochs == 5
+    assert read(file, "{}", "train.epochs=5", "train.epochs=6").train.epochs == 6
+    assert read(file, "{}", "train={epochs: 5}", "train.precision=fp32").train.epochs == 5
 
 
 def test_the_value_of_an_override_is_yaml(file: Path) -> None:
-    config = read(file, "", "data.augment=[crop, {name: flip}]", "checkpoint.every=null")
+    config = read(file, "{}", "data.augment=[crop, {name: flip}]", "checkpoint.every=null")
     assert config.data.augment == (Crop(), Flip())
     assert config.checkpoint.every is None
-    assert read(file, "", "optim.nesterov=true").optim.nesterov is True
+    assert read(file, "{}", "optim.nesterov=true").optim.nesterov is True
 
 
 def test_only_the_first_equals_sign_divides_key_and_value(file: Path) -> None:
-    assert read(file, "", "data.path=/data/a=b").data.path == Path("/data/a=b")
+    assert read(file, "{}", "data.path=/data/a=b").data.path == Path("/data/a=b")
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "=3", ".epochs=3", "train..epochs=3", ""])
 def test_what_is_no_override_is_refused_with_the_form(file: Path, override: str) -> None:
-    assert f"{override!r} is not an override; write key.path=value" in refusal(file, "", override)
+    assert f"{override!r} is not an override; write key.path=value" in refusal(file, "{}", override)
 
 
 @pytest.mark.parametrize(
@@ -627,7 +632,7 @@ def test_what_the_file_did_wrong_is_not_blamed_on_an_override(file: Path) -> Non
 
 
 def test_of_several_overrides_the_guilty_one_is_named(file: Path) -> None:
-    message = refusal(file, "", "train.precision=fp32", "train.epochs=0", "train.device=cpu")
+    message = refusal(file, "{}", "train.precision=fp32", "train.epochs=0", "train.device=cpu")
     assert message.startswith("the argument 'train.epochs=0': train.epochs: ")
 
 
@@ -637,14 +642,14 @@ def test_an_override_below_a_value_is_refused(file: Path) -> None:
 
 
 def test_an_override_opens_a_section_that_was_written_out_as_none(file: Path) -> None:
-    changed = read(file, read(file, "").to_yaml(), "train.ema.decay=0.99")
+    changed = read(file, read(file, "{}").to_yaml(), "train.ema.decay=0.99")
     assert changed.train.ema is not None
     assert changed.train.ema.decay == 0.99
 
 
 @pytest.mark.parametrize("key", ["bool", "train.bool"])
 def test_a_key_that_is_called_like_a_type_is_unknown_like_any_other(file: Path, key: str) -> None:
-    assert f"unknown key {key!r}" in refusal(file, "", f"{key}=1")
+    assert f"unknown key {key!r}" in refusal(file, "{}", f"{key}=1")
 
 
 @pytest.mark.parametrize(
@@ -652,7 +657,7 @@ def test_a_key_that_is_called_like_a_type_is_unknown_like_any_other(file: Path, 
     ["[", "{a: 1, a: 2}", "2001-99-99", "'open", "!!bool maybe", "!!int ''", "!!timestamp x"],
 )
 def test_an_override_that_is_not_yaml_is_refused(file: Path, value: str) -> None:
-    message = refusal(file, "", f"seed={value}")
+    message = refusal(file, "{}", f"seed={value}")
     assert f"{f'seed={value}'!r}: the value is not valid YAML: " in message
 
 

@@ -74,8 +74,8 @@ def _read_tree(path: Path) -> dict[str, Any]:
         where = getattr(error, "problem_mark", None)
         line = f" (line {where.line + 1})" if where else ""
         raise UserError(f"{path}{line}: not valid YAML: {_problem(error)}") from None
-    if tree is None:
-        return {}
+    if tree is None:  # what is meant to have settings may have been cut short
+        raise UserError(f"{path}: is empty; write {{}} into it if all defaults are meant")
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a configuration is a mapping of sections, such as 'train:'")
     return tree

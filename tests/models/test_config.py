@@ -39,9 +39,9 @@ def attention(file: Path, settings: str) -> AttentionCnnModel:
 
 
 def test_a_network_without_a_family_is_a_plain_cnn(file: Path) -> None:
-    assert read(file, "").model == CnnModel()
+    assert read(file, "{}").model == CnnModel()
     assert read(file, "model: {widths: [8]}").model == CnnModel(widths=(8,))
-    assert read(file, "", "model.widths=[8]").model == CnnModel(widths=(8,))
+    assert read(file, "{}", "model.widths=[8]").model == CnnModel(widths=(8,))
 
 
 @pytest.mark.parametrize(
