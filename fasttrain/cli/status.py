@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 @click.argument("runs", type=PATH, nargs=-1, required=True, metavar="RUN...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a run, a line each.")
 def status(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Show how each RUN stands, and what to type next; several get a line each."""
+    """Show how each RUN stands, and what to type next; several get a line each.
+
+    A folder of runs, such as runs/, stands for all of them, the newest last.
+    """
+    from fasttrain.use.status import runs_in
     from fasttrain.use.status import status as look
 
     amiss = []
-    for run in runs:
+    found_runs = [run for path in runs for run in runs_in(path)]
+    for run in found_runs:
         try:
             found = look(run)
         except UserError as error:
@@ -31,7 +36,7 @@ def status(runs: tuple[Path, ...], as_json: bool) -> None:
             continue
         if as_json:
             click.echo(json.dumps(found.as_dict()))
-        elif len(runs) > 1:
+        elif len(found_runs) > 1:
             click.echo(_line(found))
         else:
             _show(found)

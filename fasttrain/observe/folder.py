@@ -263,9 +263,12 @@ def open_run(path: Path) -> tuple[RunFolder, Config]:
     """
     folder = RunFolder(path)
     try:
-        there = folder.config.exists()
+        there, is_file = folder.config.exists(), path.is_file()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if is_file:
+        what = "a configuration" if path.suffix in (".yaml", ".yml") else "a file"
+        raise UserError(f"{path}: this is {what}, not a run; name a folder under runs/")
     if not there:
         raise UserError(f"{path}: there is no run here (no config.yaml); name a folder under runs/")
     return folder, load(folder.config)

@@ -6,6 +6,7 @@ import fcntl
 import platform
 import shlex
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +83,15 @@ class Status:
     def as_dict(self) -> dict[str, Any]:
         """The same, for JSON."""
         return asdict(self)
+
+
+def runs_in(path: Path) -> list[Path]:
+    """The runs in the folder `path`, the one that was started last at the end; else `path`."""
+    with suppress(OSError):  # `status` says what is wrong
+        if not RunFolder(path).config.exists():
+            started = {file.parent: file.stat().st_mtime for file in path.glob("*/config.yaml")}
+            return sorted(started, key=lambda run: started[run]) or [path]
+    return [path]
 
 
 def status(path: Path) -> Status:

@@ -221,6 +221,18 @@ def test_where_there_is_no_run_none_is_opened(tmp_path: Path, path: str) -> None
         open_run(tmp_path / path)
 
 
+@pytest.mark.parametrize(
+    ("name", "what"), [("mine.yaml", "a configuration"), ("model.onnx", "a file")]
+)
+def test_a_file_is_no_run(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(UserError) as caught:
+        open_run(tmp_path / name)
+    assert str(caught.value) == (
+        f"{tmp_path / name}: this is {what}, not a run; name a folder under runs/"
+    )
+
+
 def test_two_runs_of_one_second_get_two_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,3 +227,24 @@ def test_several_runs_get_a_line_each_and_one_that_is_not_there_is_named(
     ]  # fmt: skip
     assert shown.stderr.startswith(f"fasttrain: {tmp_path / 'nope'}: there is no run here")
     assert shown.stderr.count("\n") == 1
+
+
+def test_a_folder_of_runs_stands_for_all_of_them(make: Make, tmp_path: Path) -> None:
+    first, second, third = (make(f"runs/{name}", outcome="stopped") for name in "cab")
+    (tmp_path / "runs" / "notes").mkdir()
+    for age, folder in enumerate((third, second, first)):
+        os.utime(folder.config, times=(time.time() - age,) * 2)
+    shown = command(tmp_path / "runs")
+    assert shown.exit_code == 0
+    lines = [line.split(", ")[:2] for line in shown.stdout.splitlines()]
+    assert lines == [
+        [f"{folder.path}: stopped", "step 15 of 40"] for folder in (first, second, third)
+    ]
+    assert "validation 62.50%" in shown.stdout
+    assert len(command(tmp_path / "runs", "--json").stdout.splitlines()) == 3
+
+
+def test_a_folder_of_no_runs_is_named(tmp_path: Path) -> None:
+    shown = command(tmp_path)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert shown.stderr.startswith(f"fasttrain: {tmp_path}: there is no run here")
