@@ -663,6 +663,43 @@ def test_a_wrong_command_line_is_refused_in_one_line(words: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (("trian",), "fasttrain"),
+        (("train",), "fasttrain train"),
+        (("train", "--lr", "3"), "fasttrain train"),
+        (("data", "prepare"), "fasttrain data prepare"),
+        (("doctor", "--config", "a.yaml"), "fasttrain doctor"),
+    ],
+)
+def test_a_wrong_command_line_is_answered_with_the_help_of_its_command(
+    words: tuple[str, ...], command: str
+) -> None:
+    assert fasttrain(*words).stderr.endswith(f"({command} --help tells more)\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("train",), ("example: fasttrain train configs/baseline.yaml train.epochs=20\n",)),
+        (("evaluate",), ("Test-time views; by default the run's own", "pictures; by default")),
+        (("predict",), ("Threads that decode pictures; by default one a core",)),
+        (("doctor",), ("Under a launcher: whether its processes fit together",)),
+        (
+            ("data", "prepare"),
+            ("Share of each class to take for the test, such as 0.2, where DIR has no",),
+        ),
+        (("data", "preview"), ("A PNG file to write", "Rows.", "Columns")),
+    ],
+    ids=" ".join,
+)
+def test_help_says_what_an_option_is(words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(main, [*words, "--help"], terminal_width=200).stdout
+    for part in parts:
+        assert part in told
+
+
+@pytest.mark.parametrize(
     ("words", "written"),
     [
         (("--lr", "3"), "optim.lr=VALUE"),

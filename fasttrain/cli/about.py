@@ -27,7 +27,9 @@ def model(config: Path, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.option("--distributed", is_flag=True, help="... by every process of a launch, together.")
+@click.option(
+    "--distributed", is_flag=True, help="Under a launcher: whether its processes fit together."
+)
 @click.option("--config", type=PATH, help="Compare this file's settings and data on all ranks.")
 @click.option(
     "--timeout",

@@ -47,9 +47,15 @@ def data() -> None:
 @data.command()
 @_what
 @overridable
-@click.option("--path", help="Where it lies: for folder, a folder or zip of pictures by class.")
+@click.option(
+    "--path", metavar="DIR", help="Where it lies: for folder, a folder or zip of pictures by class."
+)
 @click.option("--size", metavar="N|[H,W]", help="Pixels to bring each picture to, such as 32.")
-@click.option("--test-share", metavar="SHARE", help="Of each class, where there is no test folder.")
+@click.option(
+    "--test-share",
+    metavar="SHARE",
+    help="Share of each class to take for the test, such as 0.2, where DIR has no test folder.",
+)
 @click.option("--seed", metavar="N", help="Chooses the pictures of --test-share.")
 @click.option("--validation", metavar="N", help="Training pictures to hold out; by default 10 %.")
 @click.option("--name", help="The name of runs in the configuration that is written.")
@@ -135,9 +141,18 @@ def _about(store: Store) -> dict[str, str]:
 @data.command()
 @_what
 @overridable
-@click.option("-o", "--output", type=PATH, default="preview.png", show_default=True)
-@click.option("--pictures", type=click.IntRange(1, 100), default=8, show_default=True)
-@click.option("--epochs", type=click.IntRange(1, 100), default=10, show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=PATH,
+    default="preview.png",
+    show_default=True,
+    help="A PNG file to write.",
+)
+@click.option("--pictures", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows.")
+@click.option(
+    "--epochs", type=click.IntRange(1, 100), default=10, show_default=True, help="Columns."
+)
 def preview(
     what: str, overrides: tuple[str, ...], output: Path, pictures: int, epochs: int
 ) -> None:

@@ -41,7 +41,7 @@ class Group(click.Group):
             error.show()
             code = error.exit_code
         except click.ClickException as error:
-            code = _tell(f"{_explain(error)} (fasttrain --help tells more)", 2)
+            code = _tell(f"{_explain(error)} ({_help(error)} tells more)", 2)
         except click.Abort:
             code = _tell("interrupted", 130)
         except Exception:
@@ -108,6 +108,15 @@ def _explain(error: click.ClickException) -> str:
                 f"{forms}"
             )
     return " ".join(error.format_message().split())  # that of a choice has a line for each
+
+
+def _help(error: click.ClickException) -> str:
+    """The command that explains the one which was typed, as far as it is known."""
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return "fasttrain --help"
+    typed = context.command_path.removeprefix(context.find_root().info_name or "")
+    return f"fasttrain{typed} --help"
 
 
 def _takes_settings(context: click.Context | None) -> bool:

@@ -34,7 +34,11 @@ _TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 @click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
 @click.option("--tta", type=TTA, help="Test-time views; by default the run's own.")
 @click.option("--batch-size", type=click.IntRange(1, 65536), default=64, show_default=True)
-@click.option("--threads", type=click.IntRange(1, 256), help="Decoders; by default one a core.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="Threads that decode pictures; by default one a core.",
+)
 def predict(
     run: Path,
     paths: tuple[str, ...],

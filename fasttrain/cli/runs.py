@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fasttrain.config import LoaderName, Tta
 
 
-@main.command()
+@main.command(epilog="For example: fasttrain train configs/baseline.yaml train.epochs=20")
 @click.argument("config", type=PATH)
 @overridable
 @click.option("--run-dir", type=PATH, help="Folder to write; by default a new one in runs/.")
@@ -32,7 +32,7 @@ def train(
     resume: bool,
     allow_changes: bool,
 ) -> None:
-    """Train as CONFIG says; KEY.PATH=VALUE changes a setting, such as train.epochs=20.
+    """Train as CONFIG says; KEY.PATH=VALUE changes a setting.
 
     fasttrain config shows all settings and what they mean.
     """
@@ -70,9 +70,11 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
 @click.argument("run", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--best", is_flag=True, help="The checkpoint that validated best, not the newest.")
-@click.option("--tta", type=TTA, help="Test-time views.")
+@click.option("--tta", type=TTA, help="Test-time views; by default the run's own.")
 @click.option(
-    "--loader", type=click.Choice(["dali", "resident", "reference"]), help="Who delivers pictures."
+    "--loader",
+    type=click.Choice(["dali", "resident", "reference"]),
+    help="What delivers pictures; by default as the run says.",
 )
 def evaluate(
     run: Path, as_json: bool, best: bool, tta: Tta | None, loader: LoaderName | None
