@@ -157,6 +157,8 @@ def preview(
     what: str, overrides: tuple[str, ...], output: Path, pictures: int, epochs: int
 ) -> None:
     """Draw a few training pictures as the first epochs of CONFIG show them to the model."""
+    if output.suffix.lower() != ".png":
+        raise UserError(f"-o {output}: a preview ends in .png; rename it")
     settings = _load(what, overrides)
     from fasttrain.use.preview import preview as draw
 

@@ -301,6 +301,12 @@ def test_the_name_of_an_unknown_set_is_told_with_those_there_are(command: str) -
     assert "did you mean" not in refusal("data", command, "imagenet.yaml")
 
 
+@pytest.mark.parametrize("name", ["x.txt", "x.jpg", "x", "x.png.d/"])
+def test_a_preview_is_a_png_file(name: str) -> None:
+    line = refusal("data", "preview", "shapes", "-o", name)
+    assert line == f"fasttrain: -o {Path(name)}: a preview ends in .png; rename it\n"
+
+
 def test_the_name_of_a_recipe_is_no_data_set(
     configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
