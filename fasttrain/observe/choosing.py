@@ -55,11 +55,11 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
     return folder
 
 
-# What may lie in a folder before its run begins: of a start that was killed, of a scheduler, a
-# launcher or a disk. Hidden files may, too.
+# What may lie in a folder before its run begins: its recipe; what a start that was killed, a
+# scheduler, a launcher or a disk leaves there. Hidden files may, too.
 _EXPECTED = (
-    ".*", "compiled", "heartbeat.json", "stacks-rank*.txt", "wandb", "log", "*.log", "*.out",
-    "*.err", "error.json", "lost+found",
+    ".*", "*.yaml", "compiled", "heartbeat.json", "stacks-rank*.txt", "wandb", "log",
+    "*.log", "*.out", "*.err", "error.json", "lost+found",
 )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        ".lock", ".cache/kernel.so", ".heartbeat.json.1.part", "heartbeat.json",
+        ".lock", ".cache/kernel.so", ".heartbeat.json.1.part", "mine.yaml", "heartbeat.json",
         "stacks-rank0.txt", "compiled/ab/kernel.so", "wandb/run/a.wandb", "checkpoints/",
         "slurm-12.out", "train.log", "12.err", "nohup.out", "log", "lost+found/",
         "logs/none_1a2b/attempt_0/0/stdout.log", "logs/none_1a2b/attempt_0/0/error.json",
