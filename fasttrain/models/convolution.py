@@ -1,4 +1,4 @@
-"""3x3 convolutions whose weights' gradient is computed by matrix products on a CPU.
+"""3x3 convolutions whose weights' gradient is computed by matrix products on CPUs with AMX.
 
 Shapes: B pictures, I input channels, O output channels, H x W pixels.
 """
@@ -14,15 +14,18 @@ from torch import Tensor, nn
 # So many input channels at least, and so many pixels at most. Elsewhere oneDNN's own way was faster
 # (64 channels at 15 x 15), and what is gathered would take much memory.
 _WIDE, _FEW = 128, 64
+# Intel's tiles, which multiply matrices faster than oneDNN feeds them in a convolution's backward
+# pass. Where there are none (AMD EPYC, Zen 4), a step takes a twentieth longer with products.
+_TILES = torch.cpu._is_amx_tile_supported()
 
 
 class Convolution3x3(nn.Conv2d):
     """A convolution that keeps H x W, without a bias; same parameters and results as torch's.
 
-    In bfloat16 on a CPU oneDNN spends most of a backward pass on the gradients of weights. Those of
-    wide layers on few pixels take half as long and less where the pixels are gathered first and
-    multiplied as matrices (250 pictures, 256 channels: 31 ms, not 68, at 7 x 7, and 6, not 34, at
-    3 x 3).
+    In bfloat16 on a CPU with AMX oneDNN spends most of a backward pass on the gradients of weights.
+    Those of wide layers on few pixels take half as long and less where the pixels are gathered
+    first and multiplied as matrices (250 pictures, 256 channels: 31 ms, not 68, at 7 x 7, and 6,
+    not 34, at 3 x 3).
 
     Args:
         inputs: I.
@@ -35,7 +38,7 @@ class Convolution3x3(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, I, H, W) to (B, O, H, W)."""
         pixels = images.shape[2] * images.shape[3]
-        suits = self.training and self.in_channels >= _WIDE and pixels <= _FEW
+        suits = _TILES and self.training and self.in_channels >= _WIDE and pixels <= _FEW
         if not (suits and _in_bfloat16(images)):
             return super().forward(images)
         found: Tensor = _Convolution.apply(images.bfloat16(), self.weight.bfloat16())

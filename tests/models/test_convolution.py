@@ -13,6 +13,12 @@ from fasttrain.models import convolution
 from fasttrain.models.convolution import Convolution3x3, weight_gradient
 
 
+@pytest.fixture
+def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU with AMX, which this one need not have."""
+    monkeypatch.setattr(convolution, "_TILES", True)
+
+
 def channels_last(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     images = torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
     return images.contiguous(memory_format=torch.channels_last)
@@ -43,6 +49,7 @@ def run(one: Callable[[Tensor], Tensor], weight: Tensor, inputs: int) -> tuple[T
     return found, *torch.autograd.grad((found.float() * slopes).sum(), (images, weight))
 
 
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("inputs", [8, 128])
 def test_in_bfloat16_it_is_torchs_own(inputs: int, compiled: bool) -> None:
@@ -54,10 +61,14 @@ def test_in_bfloat16_it_is_torchs_own(inputs: int, compiled: bool) -> None:
         torch.testing.assert_close(mine, their, rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize(("inputs", "size", "wanted"), [(8, 7, 0), (128, 7, 1), (128, 15, 0)])
-def test_wide_layers_on_few_pixels_alone_are_products(
-    inputs: int, size: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("inputs", "size", "has_tiles", "wanted"),
+    [(8, 7, True, 0), (128, 7, True, 1), (128, 15, True, 0), (128, 7, False, 0)],
+)
+def test_wide_layers_on_few_pixels_alone_are_products_and_with_amx(
+    inputs: int, size: int, has_tiles: bool, wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(convolution, "_TILES", has_tiles)
     found, calls = convolution.weight_gradient, []
     monkeypatch.setattr(
         convolution, "weight_gradient", lambda *words: (calls.append(words), found(*words))[1]
@@ -68,6 +79,7 @@ def test_wide_layers_on_few_pixels_alone_are_products(
     assert len(calls) == wanted
 
 
+@pytest.mark.usefixtures("tiles")
 def test_elsewhere_it_is_torchs_own_to_the_bit() -> None:
     ours, theirs = both(128)
     images = channels_last(2, 128, 5, 4, dtype=torch.float32)
