@@ -86,8 +86,8 @@ class AttentionCnnModel(Section):
     """What weights the branches of a block; `softmax` is short for `{name: softmax}`."""
     mix: Literal["outputs", "kernels"] = "outputs"
     """What is weighted and added: the branches' outputs, or their kernels, which makes the same
-    network with one convolution for each picture, not one for each branch; not with
-    `norm=branch`."""
+    network with one convolution for each picture and kernel size, not one for each branch; not
+    with `norm=branch`."""
     norm: Literal["none", "branch", "mixed"] = "mixed"
     """`branch`: each branch has its own batch norm, activation and dropout before it is weighted.
     `mixed`: batch norm, activation and dropout follow the sum. `none`: as `mixed`, but no norm."""

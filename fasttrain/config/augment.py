@@ -75,7 +75,7 @@ class ResizedCrop(Section):
 
 
 class Rotation(Section):
-    """Turn about the centre by a random angle; what comes in is black.
+    """Turn about the centre by a random angle; what comes in is black, or as `crop` pads.
 
     Geometry.
     """

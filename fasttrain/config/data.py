@@ -27,16 +27,17 @@ class Data(Section):
     """The file or folder that holds the data set. null: what `$FASTTRAIN_DATA` says; without that a
     CIFAR set is taken from the cache, or downloaded. `shapes` has none."""
     size: SizeField | None = None
-    """Only of `folder`: pixels to which every picture is brought. null: all have one size."""
+    """Only of `folder`: pixels to which every picture is brought. null: all must have
+    one."""
     test_share: Real | None = Field(None, gt=0, lt=1)
     """Only of `folder`, for pictures that are not divided into `train` and `test` yet: the share of
-    every class that becomes the test set. null: they are."""
+    every class that becomes the test set. null: they must be."""
     split_seed: Whole = Field(0, ge=0, lt=2**63)
     """Only with `test_share`: chooses its pictures, in which `seed` has no part."""
     loader: LoaderName = "auto"
     """Who makes the batches; all make the same. `resident` keeps the set in the device's memory,
-    `dali` is NVIDIA's, `reference` is torchvision's, and slow. `auto` is `resident`, but `dali`
-    where the unpacked set is more than an eighth of that memory, and DALI is installed."""
+    `dali` is NVIDIA's, `reference` is torchvision's, and slow. `auto` is `resident`, but `dali`,
+    if installed, where the set at four bytes a pixel takes over an eighth of that memory."""
     batch_size: Whole = Field(512, ge=1)
     """Pictures of a training step, over all processes together, which share them equally. An
     epoch leaves out what does not fill its last batch."""
@@ -47,8 +48,8 @@ class Data(Section):
     """For each process of the run: the threads of `dali`, at least 1, or the processes of
     `reference`, which with 0 loads by itself. `resident` has none."""
     augment: tuple[Augmentation, ...] = ()
-    """What is done to training pictures, in this order, each at most once. `flip` is short for
-    `{name: flip}`."""
+    """What is done to training pictures, each at most once, and listed in this order. `flip` is
+    short for `{name: flip}`."""
 
     @field_validator("size", "test_share")
     @classmethod

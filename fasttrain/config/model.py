@@ -76,7 +76,7 @@ class WhitenedCnnModel(Section):
     convolutions: Whole = Field(2, ge=1, le=8)
     """Convolutions of a group, 3 x 3 pixels, each with batch norm and activation."""
     residual: bool = False
-    """Whether what the first convolution of a group led to is added to the output of the last."""
+    """Whether what a group's first convolution led to is added ahead of its last activation."""
     activation: Literal["relu", "gelu", "silu"] = "gelu"
     """What follows each norm, and the whitening."""
     init: Literal["dirac", "kaiming"] = "dirac"
@@ -89,8 +89,8 @@ class WhitenedCnnModel(Section):
     """Whether batch norm learns a scale, beside its bias."""
     # Even, so that what is mixed in pairs is never parted.
     ghost_batch: Whole | None = Field(None, ge=2, multiple_of=2)
-    """So many pictures are a batch to batch norm, of which a process takes a multiple at a time, or
-    fewer. null: all that it takes are one."""
+    """Pictures that are one batch to batch norm. What a process takes at a time must be a multiple
+    of them, or fewer. null: all of that is one."""
     logit_scale: Real = Field(1 / 9, gt=0)
     """Multiplies the logits, which the network puts out."""
 

@@ -70,13 +70,14 @@ class Muon(Section):
     weight_decay: Real = Field(0.0, ge=0)
     """Share of a weight, times the rate, that is lost at each step."""
     iterations: Whole = Field(5, ge=1, le=20)
-    """Newton-Schulz iterations, each of which brings the momentum nearer to orthogonal."""
+    """Newton-Schulz iterations, which bring the momentum's singular values to about 0.7 to 1.2."""
     scale: Literal["shape", "rms", "none"] = "shape"
-    """What multiplies the rate of a matrix of m rows and n columns: `shape` is sqrt(max(1, m/n)),
-    `rms` is 0.2 sqrt(max(m, n)), so that rates tuned for AdamW fit, `none` is 1."""
+    """What multiplies the rate of m output channels of n weights each: `shape` is
+    sqrt(max(1, m/n)), `rms` is 0.2 sqrt(max(m, n)), so that rates tuned for AdamW fit, `none` is
+    1."""
     fix_norm: bool = False
-    """Whether the Frobenius norm of every matrix is kept at sqrt(m): only directions are learnt,
-    which suits kernels followed by a norm."""
+    """Whether each update first sets every matrix's Frobenius norm to sqrt(m): only directions are
+    learnt, which suits kernels ahead of a norm."""
     rest: Annotated[SGD | AdamW, Field(discriminator="name"), by_default("name", "sgd")] = SGD()
     """The optimiser of all else: biases, norms, and the output layer."""
 

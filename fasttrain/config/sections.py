@@ -24,7 +24,7 @@ class Checkpoint(Section):
     keep: Whole = Field(2, ge=1)
     """How many of the newest checkpoints stay."""
     best: bool = True
-    """Whether the checkpoint with the highest validation accuracy stays, too."""
+    """Whether the best of those stays, too, that were written right after a validation."""
 
 
 class Track(Section):
@@ -39,8 +39,8 @@ class Track(Section):
     """Whether `report.html` is drawn while the run goes. `auto` does where the extra `report` is
     installed and the environment does not say `FASTTRAIN_REPORT=0`."""
     metrics_port: Whole | None = Field(None, ge=0, le=65535)
-    """Where the main process serves `/metrics` for Prometheus and `/healthz`, which needs the extra
-    `metrics`; 0 takes any free port. null: nowhere."""
+    """The port of the main process's `/metrics` for Prometheus and `/healthz`, on all addresses of
+    the machine; it needs the extra `metrics`. 0: any free one. null: none."""
 
 
 class Config(Section):

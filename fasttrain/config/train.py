@@ -24,7 +24,7 @@ class Resize(Section):
     """Smaller pictures until some moment of the run."""
 
     scale: Real = Field(gt=0, lt=1)
-    """What their sides are multiplied by, in whole pixels."""
+    """What their sides are multiplied by, then rounded."""
     until: StepsField
     """When it ends, counted from the start of the run; each entry ends after the one before."""
 
@@ -42,18 +42,20 @@ class Train(Section):
     """`cuda` is an NVIDIA GPU; `auto` takes it where there is one, else the CPU."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """`bf16` computes the network in bfloat16 where that is precise enough; weights stay fp32. A
-    GPU without it is refused; a CPU without it imitates it, and is faster with `fp32`."""
+    GPU without it is refused; a CPU without it imitates it, and is faster with `fp32`. On a GPU
+    that has TF32, `fp32` is that."""
     compile: Literal["auto"] | bool = "auto"
-    """Whether torch.compile makes code for step and loader, which takes a while at the start.
-    `auto` does where a C++ compiler and Python's header files are there."""
+    """Whether torch.compile makes code for steps, evaluations and the loader `resident`, which
+    takes a while ahead of the first. `auto` does where a C++ compiler and Python's header files
+    are there."""
     cuda_graphs: Literal["auto"] | bool = "auto"
     """Whether a whole step is handed to the GPU as one piece, not kernel by kernel. `auto` does
     where it can be done: compiled, one process, `accumulate` 1, with memory to spare."""
     channels_last: bool = True
     """Whether the network's weights lie in memory with their channels last, as pictures do."""
     deterministic: bool = False
-    """Whether only algorithms run that give the same bits every time, which are slower. On a CPU
-    runs are the same to the bit without it."""
+    """Whether only algorithms run that give the same bits every time, which are slower. On CPUs
+    runs of as many processes and threads are the same to the bit without it."""
     accumulate: AutoCount = 1
     """In how many parts a step takes its batch: more need less memory, and batch norm takes each
     for a batch. `auto` is 1, but with `model.ghost_batch` on a CPU parts of one or a few of
@@ -84,8 +86,8 @@ class Train(Section):
     any number will do."""
     on_divergence: Literal["stop", "skip", "rollback"] = "stop"
     """What follows a loss or gradient that is not a finite number: `stop` the run; `skip` the
-    update of that step, and stop if it goes on so; `rollback` to the newest checkpoint's
-    weights and go on behind the bad batch."""
+    update of that step, but stop where ten or more in a row, and all between two log entries,
+    were skipped; `rollback` to all of the newest checkpoint and go on behind the bad batch."""
     rollbacks: Whole = Field(3, ge=1, le=100)
     """How often a run may go back with `on_divergence=rollback`; then it stops."""
     watchdog: MinutesField | None = Duration(value=30, unit="min")
