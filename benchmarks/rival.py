@@ -48,6 +48,8 @@ def run(command: str, seed: int, keep: Path) -> dict[str, Any]:
     kept: dict[str, Any] = json.loads(keep.read_text())
     if kept["command"] != command:
         raise UserError(f"{keep} is of another --rival, '{kept['command']}'; choose another --keep")
+    if figures(kept) is None:
+        raise UserError(f"{keep} holds no accuracy from 0 to 1, or no seconds above 0; delete it")
     return kept
 
 

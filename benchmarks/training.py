@@ -82,7 +82,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         code = child.wait()
     if heard:
         name = signal.Signals(heard[0]).name
-        raise StoppedError(f"{name} stopped the benchmark; with the same --keep it goes on")
+        raise StoppedError(f"{name} stopped the benchmark; what lies in a folder of --keep goes on")
     return code
 
 

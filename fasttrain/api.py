@@ -75,7 +75,8 @@ def train(
         config: The run; `Config.model_validate({...})` makes one from a dictionary.
         run_dir: The folder to write; by default a new one in `runs/`.
         resume: Go on with the run there, from its newest whole checkpoint.
-        allow_changes: ... also under other settings.
+        allow_changes: With `resume`: go on under other settings than the run began with, but for
+            those that decide its batches.
         quiet: Show nothing; else progress goes to standard error.
 
     Returns:

@@ -100,7 +100,7 @@ def examine(config: Config | None, timeout: float) -> Report:
         )
     with tempfile.TemporaryDirectory() as aside:
         stacks = Path(aside) / "stacks.txt"
-        with Watchdog(timeout + 5, stacks, lambda _: _give_up(timeout)) as watchdog:
+        with Watchdog(timeout + 5, stacks, lambda _: _give_up(timeout), halts=False) as watchdog:
             try:
                 return _examine(config, timeout, watchdog)
             except LostPeerError as error:

@@ -26,13 +26,14 @@ class Watchdog:
     of the interpreter's own (`faulthandler`) does it, without a word: a moment later where the disk
     hangs, and after four times as long where the interpreter's lock is held.
 
-    Time in which the whole process stood still, as after Ctrl-Z or `scontrol suspend`, does not
-    count, up to those four times.
+    Time in which the process stood still, as after Ctrl-Z or `scontrol suspend`, does not count, up
+    to those four times. That is judged by a thread of its own, which a held interpreter holds, too.
 
     Args:
         seconds: How long nothing may happen; `None` for ever.
         file: Where the stacks go; it is taken away again when nothing was written.
         ends: Is told, in one line, that the process is about to end.
+        halts: Whether it may stand still. Ranks that wait for each other must agree on the time.
 
     Attributes:
         seconds: As given.
@@ -45,9 +46,10 @@ class Watchdog:
         seconds: float | None,
         file: Path,
         ends: Callable[[str], None] = lambda line: None,  # noqa: ARG005 - silent
+        halts: bool = True,
     ) -> None:
         self.seconds, self.step = seconds, 0
-        self._path, self._ends = file, ends
+        self._path, self._ends, self._halts = file, ends, halts
         self.alive_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
@@ -96,7 +98,7 @@ class Watchdog:
         while not self._over.wait(piece):
             before, now = now, time.monotonic()
             stood = now - before - piece
-            if stood > piece:  # overslept by far, and so did all else here
+            if self._halts and stood > piece:  # overslept by far
                 self.alive_at = min(self.alive_at + stood, now)
             if now - self.alive_at >= seconds:
                 self._end(seconds, file)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import checkpoint, rival, scaling
+from benchmarks import battery, checkpoint, rival, scaling
 from benchmarks.__main__ import main
 from benchmarks.battery import Task, _kill, _wait, tasks, work
 from benchmarks.plot import draw
@@ -116,6 +116,9 @@ def test_a_rival_trains_once_with_every_seed(tmp_path: Path) -> None:
     assert rival.run(command, 5, tmp_path / "5.json")["seconds"] == 3  # it did not train again
     with pytest.raises(UserError, match="another --rival"):
         rival.run("false", 5, tmp_path / "5.json")
+    (tmp_path / "5.json").write_text(json.dumps({**found[0], "accuracy": 94.05}))
+    with pytest.raises(UserError, match=r"5\.json holds no accuracy from 0 to 1"):
+        rival.run(command, 5, tmp_path / "5.json")
 
 
 @pytest.mark.parametrize(
@@ -181,8 +184,11 @@ def test_a_run_that_fails_ends_a_benchmark_in_one_line(tmp_path: Path) -> None:
     ids=["a battery", "a signal to it alone"],
 )
 def test_a_benchmark_that_is_stopped_leaves_a_checkpoint_and_its_seconds(
-    stop: Callable[[subprocess.Popen[bytes]], object], tmp_path: Path
+    stop: Callable[[subprocess.Popen[bytes]], object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(battery, "_GRACE", HANGS_AFTER)
     run, end = RunFolder(tmp_path / "seed0"), time.monotonic() + HANGS_AFTER
     words = ["accuracy", "--config", "configs/demo.yaml", "--seeds", "1", "--keep", str(tmp_path)]
     words += ["train.epochs=100000", "train.log_every=5steps", "train.compile=false"]

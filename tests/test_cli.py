@@ -386,7 +386,9 @@ def test_a_run_without_a_whole_checkpoint_cannot_be_evaluated(here: Path, traine
     broken = run / "checkpoints" / "step-00000004"
     shutil.copytree(trained / "checkpoints" / f"step-{STEPS:08d}", broken)
     (broken / "model.safetensors").write_bytes(b"")
-    assert f"{broken}: the checksum of model.safetensors does not hold" in refusal("evaluate", run)
+    line = refusal("evaluate", run)
+    assert f"{broken}: the checksum of model.safetensors does not hold" in line
+    assert line.endswith("; mend that, or delete them and train again")
 
 
 # What a run leaves behind.

@@ -115,8 +115,10 @@ def _help(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     if context is None:
         return "fasttrain --help"
-    typed = context.command_path.removeprefix(context.find_root().info_name or "")
-    return f"fasttrain{typed} --help"
+    root = context.find_root()
+    if root.command is not main:
+        return f"{context.command_path} --help"
+    return f"fasttrain{context.command_path.removeprefix(root.info_name or '')} --help"
 
 
 def _takes_settings(context: click.Context | None) -> bool:

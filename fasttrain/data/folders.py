@@ -134,7 +134,7 @@ def find(
             if place.is_dir() and tree.is_undivided(place):
                 raise tree.undivided(where)
         files = chain.from_iterable(members(place, SPLITS) for place in places)
-        found = tree.by_split(files, where)
+        found = tree.by_split(files, where, divisible=classes is None)
     else:
         files = chain.from_iterable(members(place) for place in places)
         found = tree.by_class(files, where, division)

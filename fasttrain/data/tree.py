@@ -59,8 +59,10 @@ def is_undivided(folder: Path) -> bool:
     return any(is_picture(file.name) for file in files)
 
 
-def by_split(files: Iterable[Member], where: str) -> Tree:
+def by_split(files: Iterable[Member], where: str, divisible: bool = True) -> Tree:
     """Sort what lies at `<split>/<class>/<picture>`, in the order of classes and names.
+
+    `divisible` says whether one split alone could be divided.
 
     Raises:
         UndividedError: there are pictures, but neither train nor test ones.
@@ -88,10 +90,10 @@ def by_split(files: Iterable[Member], where: str) -> Tree:
         _refuse_two_sets(roots[split], f"{split} pictures")
     for split in SPLITS:
         if not tree[split]:
+            mend = ", or set data.test_share=0.2 to divide those that are there"
             raise UserError(
                 f"{where}: no {split} pictures at {split}/<class>/<picture> with one of the "
-                f"suffixes {' '.join(SUFFIXES)}; add them, or set data.test_share=0.2 to divide "
-                "those that are there"
+                f"suffixes {' '.join(SUFFIXES)}; add them{mend if divisible else ''}"
             )
         _refuse_empty(tree[split], where, f"{split}/")
     return {split: _in_order(labels) for split, labels in tree.items()}

@@ -58,8 +58,8 @@ def choose(config: Config, explicit: Path | None, resume: bool, changed: bool = 
 # What may lie in a folder before its run begins: its recipe; what a start that was killed, a
 # scheduler, a launcher or a disk leaves there. Hidden files may, too.
 _EXPECTED = (
-    ".*", "*.yaml", "compiled", "heartbeat.json", "stacks-rank*.txt", "wandb", "log",
-    "*.log", "*.out", "*.err", "error.json", "lost+found",
+    ".*", "*.yaml", "*.yml", "compiled", "stacks-rank*.txt", "log", "*.log", "*.out", "*.err",
+    "error.json", "lost+found",
 )  # fmt: skip
 
 

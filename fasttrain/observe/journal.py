@@ -145,10 +145,12 @@ def speed(records: Sequence[Record]) -> tuple[float, float]:
     if not timed:
         return 0.0, 0.0
     # Seconds for one picture of every batch: the size of a batch is the same in all of them.
-    seconds = [record["steps"] / record["images_per_second"] for record in timed]
-    steps = sum(record["steps"] for record in timed)
+    steps = [record["steps"] + record.get("skipped", 0) for record in timed]
+    seconds = [
+        count / record["images_per_second"] for count, record in zip(steps, timed, strict=True)
+    ]
     waited = sum(rec["data_stall"] * took for rec, took in zip(timed, seconds, strict=True))
-    return steps / sum(seconds), waited / sum(seconds)
+    return sum(steps) / sum(seconds), waited / sum(seconds)
 
 
 def rewrite(path: Path, records: Sequence[Record]) -> None:

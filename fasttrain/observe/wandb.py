@@ -69,9 +69,7 @@ class Follower:
         self._sent_file.parent.mkdir(exist_ok=True)
         # The follower of a trainer that was killed may still be sending what that one left.
         with FileLock(self._sent_file.with_suffix(".lock")):
-            sent = read_json(self._sent_file) or {"id": secrets.token_hex(8)}
-            # What was sent before ids were drawn went under the run's name.
-            self._sent, self._id = sent.get("records", 0), sent.get("id", self._name)
+            self._sent, self._id = self._taken_up()
             self._keep()
             self._tell(reason=reason)
             url = self._send()
@@ -105,9 +103,18 @@ class Follower:
                 self._send_pictures(run, step)
             return run.url if self._mode == "online" else None
 
+    def _taken_up(self) -> tuple[int, str]:
+        """How much was sent, and under which id; a copied folder is a run of its own."""
+        kept = read_json(self._sent_file)
+        if kept is None or kept.get("name", self._name) != self._name:
+            return 0, secrets.token_hex(8)
+        # What was sent before ids were drawn went under the run's name.
+        return kept.get("records", 0), kept.get("id", self._name)
+
     def _keep(self) -> None:
         """What is needed to go on: which run it is, and how much of it is sent."""
-        write_text(self._sent_file, json.dumps({"records": self._sent, "id": self._id}))
+        kept = {"records": self._sent, "id": self._id, "name": self._name}
+        write_text(self._sent_file, json.dumps(kept))
 
     def _send_pictures(self, run: Any, step: int) -> None:
         """What a run that is complete leaves beside its figures."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from fasttrain.config import Config
 from fasttrain.data.plan import Plan
-from fasttrain.errors import DivergedError, UserError
+from fasttrain.errors import DivergedError, FasttrainError, UserError
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.journal import Journal
 from fasttrain.training import checkpoint, divergence
@@ -94,8 +94,9 @@ class Keeper:
         """Take everything up from the newest whole checkpoint; return the steps already done.
 
         Raises:
-            UserError: they are more than the run is to have; or there are checkpoints, and none can
-                be used: a run from the beginning would delete them.
+            UserError: they are more than the run is to have.
+            FasttrainError: there are checkpoints, and none can be used, perhaps for a moment: a run
+                from the beginning would delete them.
         """
         newest, passed_over = self._runtime.on_main(
             lambda: checkpoint.newest(self._folder.checkpoints)
@@ -103,7 +104,7 @@ class Keeper:
         for reason in passed_over:
             self._tell(f"passed over {reason}")
         if newest is None and passed_over:
-            raise UserError(
+            raise FasttrainError(
                 f"{self._folder.checkpoints}: none of {len(passed_over)} can be used "
                 f"({passed_over[0]}); mend that, or delete them to start from the beginning"
             )

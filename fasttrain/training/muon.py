@@ -105,7 +105,8 @@ class Muon(torch.optim.Optimizer):
         matrices = [as_matrix(direction) for direction in directions]
         for places in _stacks(matrices):
             together = [matrices[at] for at in places]
-            updates = _orthogonalise_together(together, self._iterations, lr)
+            rate = lr if isinstance(lr, Tensor) else None
+            updates = _orthogonalise_together(together, self._iterations, rate)
             moved = [views[at] for at in places]
             shaped = [each.view_as(view) for each, view in zip(updates, moved, strict=True)]
             if self._scale != "none":
@@ -141,12 +142,12 @@ def _wide_size(matrices: list[Tensor]) -> tuple[int, int]:
 
 
 def _orthogonalise_together(
-    matrices: list[Tensor], iterations: int, lr: float | Tensor = 1.0
+    matrices: list[Tensor], iterations: int, rate: Tensor | None = None
 ) -> list[Tensor]:
     """Orthogonalise matrices of any shapes in one batch, in which zeros make them equally large.
 
-    Rows and columns of zeros stay what they are and change nothing of the others. A rate on the
-    device, where a recorded update reads it, is multiplied in here: all of them take one kernel.
+    Rows and columns of zeros stay what they are and change nothing of the others. A `rate` on
+    the device, where a recorded update reads it, multiplies them here: all in one kernel.
     """
     stacked = matrices[0].new_zeros(len(matrices), *_wide_size(matrices))
     wide = [each if each.shape[0] <= each.shape[1] else each.T for each in matrices]
@@ -155,8 +156,8 @@ def _orthogonalise_together(
     ]
     torch._foreach_copy_(places, wide)
     found = orthogonalise(stacked, iterations).to(stacked.dtype)
-    if isinstance(lr, Tensor):
-        found = found * lr
+    if rate is not None:
+        found = found * rate
     own = [some[: each.shape[0], : each.shape[1]] for some, each in zip(found, wide, strict=True)]
     return [
         some if lying is each else some.T

@@ -67,8 +67,8 @@ def check_world(config: Config, world: int) -> None:
     """Refuse a batch that the ranks, and the parts of a step, cannot share equally.
 
     Raises:
-        UserError: it cannot be cut into equal slices, or not into slices of whole pairs or whole
-            ghost batches.
+        UserError: it cannot be cut into equal slices, or not into slices of whole pairs, whole
+            ghost batches, or several pictures where the network normalises over them.
     """
     size, parts = config.data.batch_size, config.train.accumulate
     parts = 1 if parts == "auto" else parts

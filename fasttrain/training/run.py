@@ -108,7 +108,10 @@ def _train(
 ) -> Result:
     seconds = 60 * config.train.watchdog.value if config.train.watchdog else None
     watchdog = Watchdog(
-        seconds, folder.stacks(runtime.rank), lambda line: _tell_hang(runtime, folder, line)
+        seconds,
+        folder.stacks(runtime.rank),
+        lambda line: _tell_hang(runtime, folder, line),
+        halts=runtime.world == 1,
     )
     heartbeat = Heartbeat(folder, config, watchdog)
     tell = _teller(console)

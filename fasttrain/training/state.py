@@ -83,8 +83,8 @@ class State:
         state = checkpoint.load_state(folder, _PARTS)
         if (state["plan"], state["data"]) != (self.plan, self.data):
             raise UserError(
-                f"{folder} was trained on other batches (data or seed has changed); "
-                "resume with the run's own config.yaml and data"
+                f"{folder} was trained on other batches (the data has changed, or fasttrain's "
+                "version); resume with the run's own config.yaml and data"
             )
         checkpoint.load_weights(folder, self.model)
         if self.average:

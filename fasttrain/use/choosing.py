@@ -73,6 +73,8 @@ def _find(folder: RunFolder, best: bool) -> tuple[Path, list[str]]:
         mend = f"wait for its first, or train on with --run-dir {folder.path} --resume"
         if folder.result.exists():  # it would not go on
             mend = "train it again in another folder"
+        elif passed_over:
+            mend = "mend that, or delete them and train again"
         none = f"{folder.path}: there is no whole checkpoint"
         raise UserError("; ".join([none, *passed_over, mend]))
     return newest, passed_over

@@ -347,6 +347,8 @@ def test_expected_classes_and_size(tmp_path: Path) -> None:
         folders.find([place], ("cat", "cow", "dog"))
     with pytest.raises(UserError, match=r"a\.zip: class 'cat' is not one of this data set"):
         folders.find([place], ("dog",))
+    with pytest.raises(UserError, match=r"no test pictures at .* add them$"):  # not to be divided
+        folders.find([write_zip(tmp_path / "b.zip", {"train/cat/1.png": picture(0)})], ("cat",))
     with pytest.raises(UserError, match=r"a\.png: 6x8 pixels, but this set's pictures have 32x32"):
         folders.find([place], size=(32, 32)).read(silent)
 

@@ -362,6 +362,12 @@ def test_the_fingerprint_changes_with_every_setting_that_changes_a_batch() -> No
     assert len({plan.fingerprint() for plan in plans}) == len(plans)
 
 
+def test_a_version_of_one_augmentation_leaves_other_fingerprints_alone() -> None:
+    """Or runs that see the same batches as before could not go on."""
+    augment = (Crop(padding=4), Flip(), Cutout(size=8))
+    assert make(augment=augment).fingerprint() == "eb1b973eb1e61816"
+
+
 def test_equal_settings_have_equal_fingerprints_whatever_was_used() -> None:
     used = make()
     used.batch(17)

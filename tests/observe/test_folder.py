@@ -51,7 +51,7 @@ def test_a_folder_that_holds_no_run_yet_is_taken(tmp_path: Path, resume: bool) -
 
 
 @pytest.mark.parametrize(
-    "name", ["cat.png", "src/main.py", "data/train/cat.png", "logs/notes.md", "config.yml"]
+    "name", ["cat.png", "src/main.py", "data/train/cat.png", "logs/notes.md", "wandb/sent.json"]
 )
 def test_a_folder_of_other_files_is_refused(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
@@ -68,8 +68,8 @@ def test_a_folder_of_other_files_is_refused(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        ".lock", ".cache/kernel.so", ".heartbeat.json.1.part", "mine.yaml", "heartbeat.json",
-        "stacks-rank0.txt", "compiled/ab/kernel.so", "wandb/run/a.wandb", "checkpoints/",
+        ".lock", ".cache/kernel.so", ".heartbeat.json.1.part", "mine.yaml", "mine.yml",
+        "stacks-rank0.txt", "compiled/ab/kernel.so", "checkpoints/",
         "slurm-12.out", "train.log", "12.err", "nohup.out", "log", "lost+found/",
         "logs/none_1a2b/attempt_0/0/stdout.log", "logs/none_1a2b/attempt_0/0/error.json",
     ],

@@ -249,4 +249,6 @@ def test_how_fast_it_went_is_judged_by_time_and_not_by_steps() -> None:
     cold = {"steps": 1, "images_per_second": 0.0, "data_stall": 0.0}  # its time is not known
     assert speed([fast, slow, cold]) == pytest.approx((100 / 0.55, 0.45 / 0.55))
     assert speed([fast, {**fast, "steps": 7}]) == pytest.approx((1000, 0))
+    skipping = {**slow, "steps": 10, "skipped": 40}  # the rate counts them
+    assert speed([fast, skipping]) == pytest.approx((100 / 0.55, 0.45 / 0.55))
     assert speed([cold]) == speed([]) == (0, 0)

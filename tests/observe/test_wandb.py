@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -194,6 +195,15 @@ def test_folders_that_share_a_name_are_two_runs(tmp_path: Path, told: Told) -> N
         (tmp_path / sweep / "run").mkdir(parents=True)
         keep(tmp_path / sweep / "run", told, TRAIN)
     assert ids(tmp_path / "a" / "run") != ids(tmp_path / "b" / "run")
+
+
+def test_a_copy_of_a_folder_is_a_run_of_its_own(tmp_path: Path, told: Told) -> None:
+    (tmp_path / "a").mkdir()
+    keep(tmp_path / "a", told, TRAIN)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    keep(tmp_path / "b", told, TRAIN)
+    (first,) = ids(tmp_path / "a")
+    assert set(ids(tmp_path / "b")) > {first}
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["a new one", "once sent under its name"])

@@ -22,7 +22,7 @@ from fasttrain.config import SGD, Config
 from fasttrain.data import sources
 from fasttrain.data.loader import Pictures
 from fasttrain.data.shapes import ShapesSource
-from fasttrain.errors import DivergedError, StoppedError, UserError
+from fasttrain.errors import DivergedError, FasttrainError, StoppedError, UserError
 from fasttrain.observe import choosing, journal
 from fasttrain.observe.folder import RunFolder
 from fasttrain.training import checkpoint
@@ -273,8 +273,9 @@ def test_checkpoints_that_cannot_be_read_for_a_moment_are_not_lost(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "sha256", fail)
         refusal = r"run/checkpoints: none of 2 can be used \(.*-00000009: .*output error.*; mend"
-        with pytest.raises(UserError, match=refusal):
+        with pytest.raises(FasttrainError, match=refusal) as caught:
             train(recipe(), tmp_path / "run", resume=True)
+    assert caught.value.exit_code == 1, "a scheduler's script starts it again"
     assert [path.read_bytes() for path in kept] == before
     assert "goes on at step 9;" in train(recipe(), tmp_path / "run", resume=True)
 
