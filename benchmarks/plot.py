@@ -27,7 +27,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     every = figure.subplots(len(groups), squeeze=False, height_ratios=rows)[:, 0]
     for axes, (unit, runs) in zip(every, groups.items(), strict=True):
         _draw_unit(axes, unit, runs)
-    every[0].set_title(title, loc="left", fontsize=10, color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=_INK)  # as wide as all of it
     figure.savefig(path, metadata={"Date": None})
 
 

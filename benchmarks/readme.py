@@ -109,8 +109,7 @@ def _other_loaders(records: Path) -> str:
         _, augmentation, batch = name.split("-")
         others = [each for each, _ in _by_median(record) if not each.startswith("fasttrain")]
         ours = [_over(record, f"fasttrain {loader}", others[0]) for loader in ("resident", "dali")]
-        processor = record["environment"]["processor"].replace("(R)", "").removesuffix(" Processor")
-        rows.append([augmentation, batch, processor, *ours, others[0]])
+        rows.append([augmentation, batch, _processor(record), *ours, others[0]])
     headings = ["augmentation", "batch", "CPU", "`resident`", "`dali`", "the fastest of the others"]
     return _table(headings, rows, sources)
 
@@ -178,21 +177,39 @@ def _contest(name: str) -> Callable[[Path], str]:
 
 
 def _rival(records: Path) -> str:
-    """The newest runs that someone else's training took turns with."""
-    path, record = newest(records, "accuracy-speed94", "rival_accuracy")
+    """The newest runs that someone else's training took turns with, on each kind of CPU."""
+    newest_of: dict[str, tuple[Path, Record]] = {}
+    for path, record in _whole(records, "accuracy-speed94"):
+        if "rival_accuracy" in record["results"]:
+            newest_of.setdefault(_processor(record), (path, record))
+    rows = [row for cpu, (_, record) in newest_of.items() for row in _pairs(cpu, record)]
+    headings = ["CPU", "", "test accuracy", "the speedrun's clock", "whole process"]
+    return _table(headings, rows, [path for path, _ in newest_of.values()])
+
+
+def _pairs(cpu: str, record: Record) -> list[list[str]]:
+    """Ours, theirs, and the ratio."""
     found = {name: summary["all"] for name, summary in record["results"].items()}
     ours = [found["test_accuracy"], found["clock_seconds"], found["wall_seconds"]]
     theirs = [found[f"rival_{name}"] for name in ("accuracy", "seconds", "wall_seconds")]
+    name = f"`speed94`, {record['settings']['train']['epochs']} epochs"
     rows = [
-        [name, _accuracy(accuracy), *(f"{median(each):,.0f} s" for each in times)]
-        for name, (accuracy, *times) in (("`speed94`", ours), ("the rival", theirs))
+        ["", name, _accuracy(accuracy), *(f"{median(each):,.0f} s" for each in times)]
+        for name, (accuracy, *times) in ((name, ours), ("the rival", theirs))
     ]
+    rows[0][0] = cpu
     ratios = (found["clock_over_clock"], found["wall_over_wall"])
-    rows.append(["ours over theirs, pair by pair", "", *map(_spread, ratios)])
-    return _table(["", "test accuracy", "the speedrun's clock", "whole process"], rows, [path])
+    return [*rows, ["", "ours over theirs, pair by pair", "", *map(_spread, ratios)]]
+
+
+def _processor(record: Record) -> str:
+    said: str = record["environment"]["processor"]
+    return said.replace("(R)", "").removesuffix(" Processor")
 
 
 def _spread(figures: list[float]) -> str:
+    if len(figures) == 1:
+        return f"{figures[0]:.3f} (one)"
     return f"{median(figures):.3f} ({min(figures):.3f} to {max(figures):.3f})"
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,11 +119,25 @@ def test_a_rival_stands_beside_the_recipe(tmp_path: Path) -> None:
         "clock_over_clock": [0.6, 0.62],
         "wall_over_wall": [0.5, 0.6],
     }
-    record = {"quick": False, "results": {name: {"all": each} for name, each in results.items()}}
-    (tmp_path / "accuracy-speed94-20260101-000000.json").write_text(json.dumps(record))
-    alone = {"quick": False, "results": {"test_accuracy": {"all": [0.96]}}}
-    (tmp_path / "accuracy-speed94-20260102-000000.json").write_text(json.dumps(alone))
+    record = {
+        "quick": False,
+        "settings": {"train": {"epochs": 10}},
+        "results": {name: {"all": each} for name, each in results.items()},
+    }
+
+    def keep(day: int, processor: str, record: Mapping[str, Any]) -> None:
+        record = {**record, "environment": {"processor": processor}}
+        (tmp_path / f"accuracy-speed94-2026010{day}-000000.json").write_text(json.dumps(record))
+
+    first = {name: {"all": each[:1]} for name, each in results.items()}
+    keep(1, "Intel(R) Xeon(R) Processor", {**record, "results": first})
+    keep(2, "Intel(R) Xeon(R) Processor", record)
+    keep(3, "AMD EPYC", {**record, "results": first})
+    keep(4, "AMD EPYC", {"quick": False, "results": {"test_accuracy": {"all": [0.96]}}})
     drawn = render(asked("rival"), tmp_path)
-    assert "| `speed94` | 94.50 % (94.00, 95.00) | 610 s | 650 s |" in drawn
-    assert "| the rival | 94.05 % (94.00, 94.10) | 1,000 s | 1,190 s |" in drawn
+    assert "| Intel Xeon | `speed94`, 10 epochs | 94.50 % (94.00, 95.00) | 610 s | 650 s |" in drawn
+    assert "|  | the rival | 94.05 % (94.00, 94.10) | 1,000 s | 1,190 s |" in drawn
     assert "0.610 (0.600 to 0.620) | 0.550 (0.500 to 0.600) |" in drawn
+    assert "| AMD EPYC | `speed94`, 10 epochs | 94.00 % (one run) | 600 s | 640 s |" in drawn
+    assert "0.600 (one) | 0.500 (one) |" in drawn
+    assert "20260101" not in drawn
