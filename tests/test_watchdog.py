@@ -50,7 +50,7 @@ import sys, time
 from pathlib import Path
 from fasttrain.watchdog import Watchdog
 
-with Watchdog(1.0, Path(sys.argv[1]), print) as watchdog:
+with Watchdog(2.0, Path(sys.argv[1]), print) as watchdog:
     print("begun", flush=True)
     for step in range(1, 12):
         watchdog.alive(step)
@@ -64,7 +64,7 @@ def test_a_process_that_is_halted_and_goes_on_has_not_hung(tmp_path: Path) -> No
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGSTOP)
-        time.sleep(2)
+        time.sleep(3)
         process.send_signal(signal.SIGCONT)
         assert process.wait(50) == 0
         assert process.stdout.read() == ""
