@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 @main.command(epilog="For example: fasttrain train configs/baseline.yaml train.epochs=20")
 @click.argument("config", type=PATH)
 @overridable
-@click.option("--run-dir", type=PATH, help="Folder to write; by default a new one in runs/.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir.")
+@click.option("--run-dir", type=PATH, help="A new or empty folder; by default one in runs/.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir, if any.")
 @click.option(
     "--allow-changes",
     is_flag=True,
-    help="With --resume: go on although settings differ from the run's.",
+    help="With --resume: go on although settings differ from the run's, but not its batches.",
 )
 def train(
     config: Path,

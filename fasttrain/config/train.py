@@ -92,4 +92,5 @@ class Train(Section):
     """How often a run may go back with `on_divergence=rollback`; then it stops."""
     watchdog: MinutesField | None = Duration(value=30, unit="min")
     """How long nothing may happen before a process is taken for hung and ends; it must be longer
-    than compiling takes. null: for ever."""
+    than compiling takes. One process alone may be halted for four times as long. null: for
+    ever."""
