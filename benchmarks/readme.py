@@ -194,8 +194,8 @@ def _pairs(cpu: str, record: Record) -> list[list[str]]:
     theirs = [found[f"rival_{name}"] for name in ("accuracy", "seconds", "wall_seconds")]
     name = f"`speed94`, {record['settings']['train']['epochs']} epochs"
     rows = [
-        ["", name, _accuracy(accuracy), *(f"{median(each):,.0f} s" for each in times)]
-        for name, (accuracy, *times) in ((name, ours), ("the rival", theirs))
+        ["", who, _accuracy(accuracy), *(f"{median(each):,.0f} s" for each in times)]
+        for who, (accuracy, *times) in ((name, ours), ("the rival", theirs))
     ]
     rows[0][0] = cpu
     ratios = (found["clock_over_clock"], found["wall_over_wall"])

@@ -1,8 +1,8 @@
 """What more processes bring: images/s, bytes sent, and what that lets expect of a cluster.
 
-Every process has one thread, a core for it where the system can confine them, and the same share of
-the batch (weak scaling). Bytes are those that crossed this machine's loopback while it trained;
-other traffic there would be counted, too.
+Every process has one thread, a core for it, and the same share of the batch (weak scaling). Bytes
+are those that crossed this machine's loopback while it trained; other traffic there would be
+counted, too.
 """
 
 from __future__ import annotations
@@ -180,13 +180,10 @@ def _train(
 
 @contextmanager
 def on_cores(number: int) -> Iterator[None]:
-    """Confine what is started meanwhile to so many cores, where the system can.
+    """Confine what is started meanwhile to so many cores.
 
     Ranks share what they may use between them, whatever OMP_NUM_THREADS says: so each has one.
     """
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
     every = os.sched_getaffinity(0)
     os.sched_setaffinity(0, sorted(every, key=lambda core: (_is_second(core), core))[:number])
     try:

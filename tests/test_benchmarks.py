@@ -280,7 +280,6 @@ def test_efficiency_falls_when_sending_outlasts_the_backward_pass() -> None:
     assert scaling.expected_efficiency(0.3, 10**6, 2, slow) == pytest.approx(0.3 / 1.35)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
 @pytest.mark.parametrize("number", [1, 2, 4096])
 def test_a_launch_has_as_many_cores_as_processes(number: int) -> None:
     tell, every = "import os; print(*os.sched_getaffinity(0))", os.sched_getaffinity(0)

@@ -57,7 +57,11 @@ def data() -> None:
     help="Share of each class to take for the test, such as 0.2, where DIR has no test folder.",
 )
 @click.option("--seed", metavar="N", help="Chooses the pictures of --test-share.")
-@click.option("--validation", metavar="N", help="Training pictures to hold out.")
+@click.option(
+    "--validation",
+    metavar="N",
+    help="Training pictures to hold out; by default 10 % of pictures of your own.",
+)
 @click.option("--name", help="The name of runs in the configuration that is written.")
 @click.option("-o", "--output", type=PATH, help="A new configuration file to write.")
 def prepare(what: str, overrides: tuple[str, ...], output: Path | None, **options: Any) -> None:

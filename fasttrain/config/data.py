@@ -27,8 +27,8 @@ class Data(Section):
     """The file or folder that holds the data set. null: what `$FASTTRAIN_DATA` says; without that a
     CIFAR set is taken from the cache, or downloaded. `shapes` has none."""
     size: SizeField | None = None
-    """Only of `folder`: pixels to which every picture is brought. null: all must have
-    one."""
+    """Only of `folder`: pixels to which every picture is brought. null: all have one size already,
+    or are refused."""
     test_share: Real | None = Field(None, gt=0, lt=1)
     """Only of `folder`, for pictures that are not divided into `train` and `test` yet: the share of
     every class that becomes the test set. null: they must be."""
