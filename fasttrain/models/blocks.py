@@ -67,7 +67,9 @@ class _GhostNorm(torch.autograd.Function):
         scale = weight[:, None, None] * inverse
         ctx.save_for_backward(ghosts, weight, mean, inverse)
         ctx.mark_non_differentiable(mean, variance)
-        return ((values - mean) * scale + bias[:, None, None]).to(ghosts.dtype), mean, variance
+        found = (values - mean) * scale + bias[:, None, None]
+        # Not `to` where it changes nothing: with that, torch 2.11 compiles gradients of zero.
+        return found if found.dtype == ghosts.dtype else found.to(ghosts.dtype), mean, variance
 
     @staticmethod
     def backward(

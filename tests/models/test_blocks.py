@@ -129,6 +129,21 @@ def test_half_precision_goes_through_ghost_batches_as_through_batch_norm() -> No
     torch.testing.assert_close(ghost.state_dict(), plain.state_dict())  # whole precision
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_traced_ghost_batches_have_their_own_gradients(dtype: torch.dtype) -> None:
+    """torch 2.11 traced functions that return what `to` leaves as it is without their gradient."""
+    torch.compiler.reset()
+    ghost, _ = norms(4)
+    images, slopes = channels_last(8).detach().to(dtype), torch.randn(8, 3, 5, 4)
+    gradients = []
+    for way in (ghost, torch.compile(ghost, dynamic=False, backend="eager")):
+        ghost.zero_grad()
+        leaf = images.clone().requires_grad_()
+        (way(leaf) * slopes).sum().backward()
+        gradients.append((leaf.grad, ghost.weight.grad, ghost.bias.grad))
+    torch.testing.assert_close(*gradients)
+
+
 @pytest.mark.gpu
 def test_ghost_batches_on_a_gpu() -> None:
     ghost, plain = (each.cuda() for each in norms(4))
