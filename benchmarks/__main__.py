@@ -227,13 +227,18 @@ def accuracy(
     help="Someone else's trainer, as benchmarks/turns.py describes it; may be repeated.",
 )  # fmt: skip
 @click.option(
+    "--variant", "others", multiple=True, metavar="NAME=CHANGES",
+    help="The recipe with other settings, 'nine=train.epochs=9 optim.lr=0.2'; may be repeated.",
+)  # fmt: skip
+@click.option(
     "--minutes", type=click.FloatRange(0, min_open=True),
-    help="No new round of runs begins after so long.",
+    help="No new round of runs begins after so long, but the first.",
 )  # fmt: skip
 @_of_runs
 def turns(
     config: Path,
     overrides: tuple[str, ...],
+    others: tuple[str, ...],
     rivals: tuple[str, ...],
     minutes: float | None,
     seeds: int,
@@ -241,12 +246,15 @@ def turns(
     quick: bool,
     records: Path,
 ) -> None:
-    """A recipe and its rivals on a GPU, in turn, in processes that stay warm."""
-    from benchmarks.turns import measure, named
+    """A recipe, its variants and its rivals on a GPU, in turn, in processes that stay warm."""
+    from benchmarks import contestant
+    from benchmarks.turns import measure
 
     changes = [*overrides, *(["train.epochs=1"] if quick else [])]
+    own = contestant.variants(others)
+    theirs = contestant.rivals(rivals, taken=list(own))
     with _kept(keep) as folder:
-        outcome = measure(config, changes, seeds, folder, named(rivals), minutes)
+        outcome = measure(config, changes, seeds, folder, theirs, minutes, own)
     _conclude(outcome, f"turns-{outcome.settings['name']}", quick, records)
 
 

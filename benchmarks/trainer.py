@@ -1,11 +1,12 @@
 """Our contestant of `benchmarks.turns`: one process that trains again and again, once a seed.
 
-    python -m benchmarks.trainer CONFIG [KEY=VALUE]... --keep FOLDER
+    python -m benchmarks.trainer CONFIG [KEY=VALUE]... --keep FOLDER \
+        [--variant 'NAME=KEY=VALUE ...']...
 
-It gets warm with a whole run and prints `ready`. For each seed that it reads, a line each, it
-trains as `fasttrain train` does and prints a line of JSON: `accuracy`, as a share, with the views
-of the test pictures that the recipe wants; `seconds`, by the clock of cifar10-airbench; and where
-they went.
+It gets warm with a whole run of the recipe and of each variant, and prints `ready`. For each seed
+that it reads, a line each, with a variant's name or without, it trains as `fasttrain train` does
+and prints a line of JSON: `accuracy`, as a share, with the views of the test pictures that the
+recipe wants; `seconds`, by the clock of cifar10-airbench; and where they went.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 import torch._dynamo.config
 from rich.console import Console
 
+from benchmarks.contestant import variants
 from fasttrain import garbage
 from fasttrain.config import Config, load
 from fasttrain.errors import FasttrainError
@@ -92,17 +94,24 @@ def train(config: Config, seed: int, folder: Path) -> dict[str, float]:
     }
 
 
-def serve(config: Config, keep: Path) -> None:
-    """Get warm, say so, and train with every seed that is read, until there are no more."""
+def serve(recipes: Mapping[str, Config], keep: Path) -> None:
+    """Get warm, say so, and train with every seed that is read, until there are no more.
+
+    Args:
+        recipes: By the name that follows a seed; one has none.
+        keep: Where the runs stay.
+    """
     check_writable(keep)
     keep.mkdir(parents=True, exist_ok=True)
     with compiled_once():
-        with TemporaryDirectory(dir=keep) as folder:
-            train(config, _WARM_UP, Path(folder) / "warm-up")
+        for config in recipes.values():
+            with TemporaryDirectory(dir=keep) as folder:
+                train(config, _WARM_UP, Path(folder) / "warm-up")
         print("ready", flush=True)
         for line in sys.stdin:
-            seed = int(line)
-            print(json.dumps(train(config, seed, keep / f"seed{seed}")), flush=True)
+            seed, _, name = line.strip().partition(" ")
+            found = train(recipes[name], int(seed), keep / name / f"seed{seed}")
+            print(json.dumps(found), flush=True)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,10 +121,14 @@ def serve(config: Config, keep: Path) -> None:
     "--keep", type=click.Path(path_type=Path, file_okay=False), required=True,
     help="Where the runs stay; none of the same seeds may be there.",
 )  # fmt: skip
-def main(config: Path, overrides: tuple[str, ...], keep: Path) -> None:
+@click.option("--variant", "given", multiple=True, help="Another recipe: NAME=KEY.PATH=VALUE ...")
+def main(config: Path, overrides: tuple[str, ...], keep: Path, given: tuple[str, ...]) -> None:
     """Get warm, print `ready`, then train once for every seed on standard input."""
     try:
-        serve(load(config, overrides), keep)
+        recipes = {"": load(config, overrides)}
+        for name, changes in variants(given).items():
+            recipes[name] = load(config, [*overrides, *changes])
+        serve(recipes, keep)
     except FasttrainError as error:
         click.echo(redact(f"benchmarks.trainer: {error}"), err=True)
         raise SystemExit(error.exit_code) from None

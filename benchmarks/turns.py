@@ -9,6 +9,9 @@ anything. It ends when its standard input does.
 
 Contestants get warm one after the other, so that none tunes its kernels beside another's work.
 Then all train with seed 0, all with seed 1, and so on; who is first changes with every seed.
+
+Variants of the recipe, which have other settings, take turns, too. Our own process trains them
+all, so that what they have in common is compiled once.
 """
 
 from __future__ import annotations
@@ -16,136 +19,22 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
+from benchmarks.contestant import OURS, Contestant, LostError, Variant
 from benchmarks.record import Outcome
-from benchmarks.rival import figures
 from fasttrain.config import load
 from fasttrain.errors import UserError
 from fasttrain.files import check_writable, explain_write_errors
 
-_OURS = "ours"
-_GRACE = 20  # seconds that a contestant has to end
-_SHOWN = 200  # characters of a line that is no result
-
-
-class LostError(Exception):
-    """A contestant is of no use any more; the message says why."""
-
-
-class Contestant:
-    """A process that trains once for every seed it is told.
-
-    Args:
-        name: Of the contestant.
-        command: Its command line; no shell reads it.
-
-    Raises:
-        LostError: it cannot be started.
-    """
-
-    def __init__(self, name: str, command: Sequence[str]) -> None:
-        self.name = name
-        try:
-            # The command is the user's own, or our own module.
-            self._process = subprocess.Popen(  # noqa: S603
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                encoding="utf-8", errors="replace",
-            )  # fmt: skip
-        except OSError as error:
-            raise LostError(f"it cannot be started: {error}") from error
-
-    def warm_up(self) -> None:
-        """Wait until it is ready.
-
-        Raises:
-            LostError: it ended before.
-        """
-        while self._line() != "ready":
-            pass
-
-    def train(self, seed: int) -> dict[str, Any]:
-        """Let it train once; return what it says of it.
-
-        Raises:
-            LostError: it ended, or says something that is no result.
-        """
-        assert self._process.stdin is not None  # noqa: S101 - it was asked for
-        try:
-            self._process.stdin.write(f"{seed}\n")
-            self._process.stdin.flush()
-        except OSError:
-            self._lose("it ended")
-        while True:
-            line = self._line()
-            said = _json_object(line)
-            if said is not None:
-                found = figures(said) or self._lose(
-                    f"'{line[:_SHOWN]}' is no result, with the numbers 'accuracy' and 'seconds'"
-                )
-                return {**said, **found}
-
-    def _line(self) -> str:
-        """The next line it prints."""
-        assert self._process.stdout is not None  # noqa: S101 - it was asked for
-        line = self._process.stdout.readline()
-        return line.strip() if line else self._lose("it ended")
-
-    def _lose(self, reason: str) -> NoReturn:
-        raise LostError(f"{reason} (exit code {self.stop()})")
-
-    def stop(self) -> int:
-        """Let it end, or end it; return its exit code."""
-        if self._process.returncode is None:  # not stopped before
-            try:
-                self._process.communicate(timeout=_GRACE)  # closes its input
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.communicate()
-        return self._process.returncode
-
-
-def _json_object(line: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def named(rivals: Sequence[str]) -> dict[str, str]:
-    """Read `NAME=COMMAND` for every rival.
-
-    Raises:
-        UserError: there is no name or command, one that is taken, or a program that is not there.
-    """
-    found: dict[str, str] = {}
-    for rival in rivals:
-        name, _, command = (part.strip() for part in rival.partition("="))
-        if not name or not command:
-            raise UserError(f"--rival: '{rival}' is not NAME=COMMAND")
-        if name == _OURS or name in found:
-            raise UserError(f"--rival: there is another '{name}'; choose another name")
-        if shutil.which(program := _words(command)[0]) is None:
-            raise UserError(f"--rival: there is no program '{program}' for {name}")
-        found[name] = command
-    return found
-
-
-def _words(command: str) -> list[str]:
-    try:
-        return shlex.split(command)
-    except ValueError as error:
-        raise UserError(f"--rival: '{command}' cannot be read: {error}") from error
+Line = dict[str, Any]
 
 
 def measure(
@@ -155,8 +44,9 @@ def measure(
     keep: Path,
     rivals: Mapping[str, str],
     minutes: float | None = None,
+    variants: Mapping[str, Sequence[str]] | None = None,
 ) -> Outcome:
-    """Train `config` and its rivals once for each seed from 0, in turn.
+    """Train `config`, its variants and its rivals once for each seed from 0, in turn.
 
     A rival that ends, or says something that is no result, is left out from there on.
 
@@ -166,40 +56,52 @@ def measure(
         seeds: How many.
         keep: A folder; every result is added to its `turns.jsonl` as soon as it is there.
         rivals: The command line of each, by name.
-        minutes: From the start; later no new round begins.
+        minutes: From the start; later no new round begins but the first.
+        variants: What each of them changes besides, by name.
 
     Raises:
-        UserError: our own process ends, or there was no time for one round.
+        UserError: a setting is wrong, or our own process ends.
     """
+    variants = variants or {}
     over = time.monotonic() + (60 * minutes if minutes else math.inf)
     settings = load(config, overrides)
+    for changes in variants.values():
+        load(config, [*overrides, *changes])
     check_writable(keep)
     keep.mkdir(parents=True, exist_ok=True)
     began = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     # No process goes on with another one's runs, so each call has a folder of its own for them.
-    commands = {_OURS: trainer(config, overrides, keep / f"ours-{began}")}
-    commands |= {name: _words(command) for name, command in rivals.items()}
+    commands = {OURS: trainer(config, overrides, keep / f"ours-{began}", variants)}
+    commands |= {name: shlex.split(command) for name, command in rivals.items()}
     with ExitStack() as held:
-        contestants = _ready(commands, held)
+        ours, *others = _ready(commands, held)
+        own = [Variant(name, ours) for name in variants]
+        contestants: list[Contestant | Variant] = [ours, *own, *others]
         lines = _rounds(contestants, seeds, over, keep / "turns.jsonl", began)
-    if not lines:
-        raise UserError("--minutes: the time was over before the first round; allow for more")
-    runs = _compared(lines, rivals)
+    runs = _compared(lines, rivals, variants)
     recipe = " ".join([settings.name, *overrides])
     count = len(runs["accuracy"])
     return Outcome(
         title=f"{recipe}, {settings.train.epochs} epochs, {count} seeds, in turn",
         unit="accuracy as a share, seconds",
         runs=runs,
-        settings={**settings.model_dump(mode="json"), "rivals": dict(rivals)},
+        settings={
+            **settings.model_dump(mode="json"),
+            "variants": {name: list(changes) for name, changes in variants.items()},
+            "rivals": dict(rivals),
+        },
         details=lines,
-        units={name: _unit(name) for name in runs},
+        units={name: _unit(name, variants) for name in runs},
     )
 
 
-def trainer(config: Path, overrides: Sequence[str], keep: Path) -> list[str]:
+def trainer(
+    config: Path, overrides: Sequence[str], keep: Path, variants: Mapping[str, Sequence[str]]
+) -> list[str]:
     """The command line of our own contestant."""
     words = [str(config), *overrides, "--keep", str(keep)]
+    for name, changes in variants.items():
+        words += ["--variant", f"{name}={shlex.join(changes)}"]
     return [sys.executable, "-m", "benchmarks.trainer", *words]
 
 
@@ -221,12 +123,13 @@ def _ready(commands: Mapping[str, Sequence[str]], held: ExitStack) -> list[Conte
 
 
 def _rounds(
-    contestants: Sequence[Contestant], seeds: int, over: float, path: Path, began: str
-) -> list[dict[str, Any]]:
+    contestants: Sequence[Contestant | Variant], seeds: int, over: float, path: Path, began: str
+) -> list[Line]:
     """Let everyone train once a seed; every result, which is written down at once."""
-    left, lines = list(contestants), []
+    left = list(contestants)
+    lines: list[Line] = []
     for seed in range(seeds):
-        if time.monotonic() > over:
+        if lines and time.monotonic() > over:
             break
         first = seed % len(left)
         for turn, contestant in enumerate(left[first:] + left[:first]):
@@ -244,33 +147,38 @@ def _rounds(
 
 
 def _leave_out(name: str, lost: LostError) -> None:
-    if name == _OURS:
+    if name == OURS:
         raise UserError(f"our own trainer is lost: {lost}") from lost
     click.echo(f"{name} is left out from here on: {lost}", err=True)
 
 
-def _compared(lines: Sequence[dict[str, Any]], rivals: Mapping[str, str]) -> dict[str, list[float]]:
+def _compared(
+    lines: Sequence[Line], rivals: Mapping[str, str], variants: Mapping[str, Sequence[str]]
+) -> dict[str, list[float]]:
     """Everyone's figures, and our seconds over each rival's, seed by seed.
 
     A rival that was lost has fewer seeds than we have, one that never was ready is not there.
     """
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    found: dict[str, dict[int, Line]] = {}
     for line in lines:
         found.setdefault(line["contestant"], {})[line["seed"]] = line
-    ours = found[_OURS]
+    ours = found[OURS]
     runs = {figure: [line[figure] for line in ours.values()] for figure in ("accuracy", "seconds")}
-    for name in rivals:
+    for name in (*variants, *rivals):
         if theirs := found.get(name):
             for figure in ("accuracy", "seconds"):
                 runs[f"{name} {figure}"] = [line[figure] for line in theirs.values()]
-            runs[f"{_OURS} over {name}"] = [
-                ours[seed]["seconds"] / line["seconds"] for seed, line in theirs.items()
-            ]
+    for name in rivals:
+        for each in (OURS, *variants):
+            pairs = [(found[each][seed], line) for seed, line in found.get(name, {}).items()]
+            if pairs:
+                ratios = [own["seconds"] / line["seconds"] for own, line in pairs]
+                runs[f"{each} over {name}"] = ratios
     return runs
 
 
-def _unit(name: str) -> str:
+def _unit(name: str, variants: Mapping[str, Sequence[str]]) -> str:
     """Of a figure; a rival's name may hold anything, so the ratio is told by its beginning."""
-    if name.startswith(f"{_OURS} over "):
+    if any(name.startswith(f"{each} over ") for each in (OURS, *variants)):
         return "ours over theirs"
     return "share" if name.endswith("accuracy") else "seconds"
