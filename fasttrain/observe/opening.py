@@ -63,7 +63,7 @@ def open_journal(
         heartbeat: Begins with the journal.
     """
     heartbeat.begin(*steps, kept)
-    sinks: list[Sink] = [ProgressLine(config, *steps, console), heartbeat]
+    sinks: list[Sink] = [ProgressLine(config, steps[1], console), heartbeat]
     if reporting.is_wanted(config.track):
         sinks.append(ReportSink(folder.path, console))
     if config.track.wandb != "disabled":

@@ -35,15 +35,16 @@ class ProgressLine:
 
     Args:
         config: The run's configuration.
-        first: Step the run starts at.
         total: Steps of the whole run.
         console: Where to write; a terminal gets a live line.
     """
 
-    def __init__(self, config: Config, first: int, total: int, console: Console) -> None:
-        self._epochs = config.train.epochs
-        self._first, self._total = first, total
-        self._started = self._told = time.monotonic()
+    def __init__(self, config: Config, total: int, console: Console) -> None:
+        self._epochs, self._batch_size = config.train.epochs, config.data.batch_size
+        self._total = total
+        self._told = time.monotonic()
+        # Where and when the first record came: before it, code was compiled.
+        self._since: tuple[int, float] | None = None
         self._console = console
         self._train: list[Record] = []  # since the last evaluation
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -87,7 +88,7 @@ class ProgressLine:
         parts = [
             f"epoch {record['epoch']}/{self._epochs}",
             _figures(record),
-            f"{self._seconds_left(record['step']):.0f} s left",
+            f"{self._seconds_left(record):.0f} s left",
         ]
         width = min(_BAR_WIDTH, self._console.width - len("  ".join(parts)) - len("   100%"))
         if width > 0:  # the bar gives way to the figures
@@ -101,10 +102,15 @@ class ProgressLine:
             return found
         return f"epoch {record['epoch']}/{self._epochs}  {_figures(_mean(self._train))}  {found}"
 
-    def _seconds_left(self, step: int) -> float:
-        elapsed = time.monotonic() - self._started
-        done = max(step - self._first, 1)
-        return elapsed / done * (self._total - step)
+    def _seconds_left(self, record: Record) -> float:
+        """By all the time since the first record; at that one by the speed it tells."""
+        now, left = time.monotonic(), self._total - record["step"]
+        if self._since is None:
+            self._since = record["step"], now
+        step, then = self._since
+        if record["step"] > step:
+            return (now - then) / (record["step"] - step) * left
+        return left * self._batch_size / max(record["images_per_second"], 1e-9)
 
 
 @contextmanager

@@ -68,19 +68,21 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Screen:
 
 
 def test_the_live_line_shows_where_the_run_stands(terminal: Screen) -> None:
-    line = ProgressLine(CONFIG, first=0, total=1200, console=terminal.console)
+    line = ProgressLine(CONFIG, total=1200, console=terminal.console)
+    line.show({**TRAIN, "step": 200})
+    terminal.lines()
     terminal.now += 50
     line.show(TRAIN)
     (shown,) = terminal.lines()
     assert shown == (
         "epoch 4/12  ━━━━━┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄  25%  loss 1.235  accuracy 54.32%  "
-        "12,346 images/s  data 4.2%  150 s left"
+        "12,346 images/s  data 4.2%  450 s left"
     )
     line.close()
 
 
 def test_the_live_line_is_redrawn_with_every_record(terminal: Screen) -> None:
-    line = ProgressLine(CONFIG, 0, 1200, terminal.console)
+    line = ProgressLine(CONFIG, 1200, terminal.console)
     for step in (100, 200):
         line.show({**TRAIN, "step": step, "loss": step / 100})
         (shown,) = terminal.lines()
@@ -88,16 +90,23 @@ def test_the_live_line_is_redrawn_with_every_record(terminal: Screen) -> None:
     line.close()
 
 
-def test_the_time_left_of_a_resumed_run_is_judged_by_its_own_steps(terminal: Screen) -> None:
-    line = ProgressLine(CONFIG, first=280, total=300 + 40, console=terminal.console)
+def test_the_time_left_leaves_out_compiling(terminal: Screen) -> None:
+    """The first record comes behind it; what is left is then judged by the speed it tells."""
+    config = Config.model_validate({"data": {"batch_size": 100}})
+    line = ProgressLine(config, total=340, console=terminal.console)
+    terminal.now += 1000
+    line.show({**TRAIN, "images_per_second": 50.0})
+    assert terminal.lines()[0].endswith("80 s left")
     terminal.now += 10
-    line.show(TRAIN)
-    assert terminal.lines()[0].endswith("20 s left")
+    line.show({**TRAIN, "step": 320, "images_per_second": 500.0})
+    assert terminal.lines()[0].endswith("10 s left")
+    line.show({**TRAIN, "step": 340, "images_per_second": 0.0})
+    assert terminal.lines()[0].endswith("0 s left")
     line.close()
 
 
 def test_at_the_end_no_time_is_left_and_the_bar_is_full(terminal: Screen) -> None:
-    line = ProgressLine(CONFIG, 0, 300, terminal.console)
+    line = ProgressLine(CONFIG, 300, terminal.console)
     terminal.now += 10
     line.show(TRAIN)
     (shown,) = terminal.lines()
@@ -112,19 +121,21 @@ def test_in_a_narrow_terminal_the_bar_gives_way_to_the_figures(
     monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
     screen = Screen(monkeypatch, terminal=True, width=width)
-    line = ProgressLine(CONFIG, 0, 1200, screen.console)
+    line = ProgressLine(CONFIG, 1200, screen.console)
+    line.show({**TRAIN, "step": 200})
+    screen.lines()
     screen.now += 50
     line.show(TRAIN)
     (shown,) = screen.lines()
     assert len(shown) <= width
     for figure in ("epoch 4/12", "loss 1.235", "accuracy 54.32%", "12,346 images/s", "data 4.2%"):
         assert figure in shown
-    assert shown.endswith("150 s left")
+    assert shown.endswith("450 s left")
     line.close()
 
 
 def test_an_evaluation_leaves_a_line_with_all_figures(log: Screen) -> None:
-    line = ProgressLine(CONFIG, 0, 1200, log.console)
+    line = ProgressLine(CONFIG, 1200, log.console)
     line.show(TRAIN)
     line.show(EVALUATION)
     line.close()
@@ -135,20 +146,20 @@ def test_an_evaluation_leaves_a_line_with_all_figures(log: Screen) -> None:
 
 
 def test_an_evaluation_before_any_training_has_only_its_own_figures(log: Screen) -> None:
-    line = ProgressLine(CONFIG, 0, 1200, log.console)
+    line = ProgressLine(CONFIG, 1200, log.console)
     line.show(EVALUATION)
     assert log.lines() == ["validation: loss 1.100  accuracy 61.25%"]
 
 
 def test_the_test_at_the_end_is_told_by_itself(log: Screen) -> None:
-    line = ProgressLine(CONFIG, 0, 1200, log.console)
+    line = ProgressLine(CONFIG, 1200, log.console)
     line.show(TRAIN)
     line.show({**EVALUATION, "split": "test"})
     assert log.lines() == ["test: loss 1.100  accuracy 61.25%"]
 
 
 def test_a_log_holds_no_live_lines(log: Screen) -> None:
-    line = ProgressLine(CONFIG, 0, 1200, log.console)
+    line = ProgressLine(CONFIG, 1200, log.console)
     for step in range(100):
         line.show({**TRAIN, "step": step})
     line.close()
@@ -156,7 +167,7 @@ def test_a_log_holds_no_live_lines(log: Screen) -> None:
 
 
 def test_an_evaluation_stays_on_the_terminal_above_the_live_line(terminal: Screen) -> None:
-    line = ProgressLine(CONFIG, 0, 1200, terminal.console)
+    line = ProgressLine(CONFIG, 1200, terminal.console)
     line.show(TRAIN)
     terminal.lines()
     line.show(EVALUATION)
@@ -194,7 +205,7 @@ def test_a_summary_is_a_table_of_names_and_values(log: Screen) -> None:
 
 
 def test_an_evaluation_line_has_the_means_of_all_steps_since_the_last(log: Screen) -> None:
-    progress = ProgressLine(CONFIG, 0, 900, log.console)
+    progress = ProgressLine(CONFIG, 900, log.console)
     progress.show({**TRAIN, "steps": 30, "loss": 1.0, "accuracy": 0.5})
     progress.show({**TRAIN, "steps": 10, "loss": 2.0, "accuracy": 0.9})
     progress.show(EVALUATION)
@@ -207,7 +218,7 @@ def test_an_evaluation_line_has_the_means_of_all_steps_since_the_last(log: Scree
 
 
 def test_an_evaluation_line_tells_how_fast_all_of_it_went(log: Screen) -> None:
-    progress = ProgressLine(CONFIG, 0, 900, log.console)
+    progress = ProgressLine(CONFIG, 900, log.console)
     progress.show({**TRAIN, "images_per_second": 1000.0, "data_stall": 0.0})
     progress.show({**TRAIN, "images_per_second": 100.0, "data_stall": 0.9})
     progress.show(EVALUATION)
