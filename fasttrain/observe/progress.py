@@ -104,13 +104,12 @@ class ProgressLine:
 
     def _seconds_left(self, record: Record) -> float:
         """By all the time since the first record; at that one by the speed it tells."""
-        now, left = time.monotonic(), self._total - record["step"]
+        now, left = time.monotonic(), float(self._total - record["step"])
         if self._since is None:
             self._since = record["step"], now
-        step, then = self._since
-        if record["step"] > step:
-            return (now - then) / (record["step"] - step) * left
-        return left * self._batch_size / max(record["images_per_second"], 1e-9)
+        done, seconds = record["step"] - self._since[0], now - self._since[1]
+        rate: float = record["images_per_second"] / self._batch_size
+        return left * seconds / done if done else left / max(rate, 1e-9)
 
 
 @contextmanager
