@@ -1,14 +1,17 @@
-"""The other processes of a launch: where they are, and what is said when they are gone."""
+"""The other processes of a launch: where they are, what is said when they are gone, and parting."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Thread
 
 import torch.distributed as dist
 
 from fasttrain.errors import LostPeerError, UserError
+
+_PARTING = 10.0  # seconds: launchers kill thirty after they have told a process to end
 
 
 def check_launch() -> None:
@@ -62,3 +65,19 @@ def lost(reason: str) -> str:
         f"lost contact with another process ({reason}): it has ended, or its machine or the "
         "network failed; what is on disk is whole, go on with --resume"
     )
+
+
+def part(leave: Callable[[], object]) -> None:
+    """Leave the others with `leave`, and go without it where it takes long.
+
+    NCCL first waits for all sums that were begun. When only this process ends, the others never
+    add to them, and it would not come to say why until the watchdog has ended the others.
+    """
+
+    def try_to() -> None:
+        with suppress(RuntimeError):  # the connections may be broken
+            leave()
+
+    thread = Thread(target=try_to, name="parting", daemon=True)
+    thread.start()
+    thread.join(_PARTING)

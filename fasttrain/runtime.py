@@ -30,7 +30,7 @@ from fasttrain.config import Train
 from fasttrain.errors import UserError
 from fasttrain.interrupts import follow_launcher
 from fasttrain.launcher import local_world, processes_asked_for, usable_cores
-from fasttrain.peers import check_launch, explained, lost, not_joined
+from fasttrain.peers import check_launch, explained, lost, not_joined, part
 from fasttrain.vote import Vote
 
 T = TypeVar("T")
@@ -223,7 +223,10 @@ class Runtime:
         """Leave the process group and torch's settings as they were: others may follow here."""
         self._put_back()
         memory.give_back()
-        self._accelerator.end_training()
+        if self.world > 1:
+            part(self._accelerator.end_training)
+        else:
+            self._accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
 
 

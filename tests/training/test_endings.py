@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from rich.console import Console
 
-from fasttrain import compiler
+from fasttrain import compiler, peers
 from fasttrain.answers import Answers
 from fasttrain.config import Checkpoint, Config, Data, Train
 from fasttrain.data import sources
@@ -197,6 +198,34 @@ def test_a_refusal_leaves_nothing_to_the_next_run(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(UserError, match="a C"):
             Runtime(Train(device="cpu", compile=True, precision="fp32"))
     Runtime(Train(device="cpu", compile=False, precision="bf16")).close()
+
+
+def test_a_rank_leaves_although_the_others_do_not_come(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL waits for sums that were begun; why one rank ended would be told half an hour later."""
+    others_came = threading.Event()
+    monkeypatch.setattr(peers, "_PARTING", 0.1)
+    monkeypatch.setattr(runtime._accelerator, "end_training", others_came.wait)
+    runtime.world = 2
+    closing = threading.Thread(target=runtime.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    left = not closing.is_alive()
+    others_came.set()
+    closing.join()
+    assert left
+
+
+def test_a_broken_connection_does_not_hide_what_a_rank_ended_of(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end() -> None:
+        raise dist.DistBackendError("NCCL error: unhandled system error")
+
+    monkeypatch.setattr(runtime._accelerator, "end_training", end)
+    runtime.world = 2
+    runtime.close()
 
 
 def test_an_evaluation_is_timed_without_what_is_then_written(
