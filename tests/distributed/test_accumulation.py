@@ -28,5 +28,5 @@ def test_two_ranks_in_parts_are_one_rank_with_the_whole(tmp_path: Path) -> None:
     for parts in ("1", "3"):
         assert one[parts]["weights"] == pytest.approx(one["1"]["weights"], abs=1e-6)
         assert two[parts]["weights"] == pytest.approx(one["1"]["weights"], abs=1e-6)
-    assert two["1"]["reductions"] > 0
+    assert two["1"]["reductions"] > 1, "in several buckets, as of larger networks"
     assert two["3"]["reductions"] == two["1"]["reductions"]
