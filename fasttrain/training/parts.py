@@ -223,8 +223,7 @@ def resizer(config: Config, store: Store, steps_per_epoch: int, runtime: Runtime
     train = config.train
     total = train.epochs * steps_per_epoch
     found = Resizer(train.resize, store.size, steps_per_epoch, total, runtime.device)
-    for size in found.sizes:
-        models.check(config.model, size)
+    found.check(config.model)
     return found
 
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fasttrain.config import Resize
+from fasttrain import models
+from fasttrain.config import Model, Resize
 from fasttrain.errors import UserError
 from fasttrain.training.schedule import to_steps
 
@@ -51,7 +52,7 @@ class Resizer:
         total: int,
         device: torch.device,
     ) -> None:
-        self._size, self._total = size, total
+        self._resizes, self._size, self._total = resizes, size, total
         self.sizes = [scaled(size, each.scale) for each in resizes]
         ends = [to_steps(each.until, steps_per_epoch, total) for each in resizes]
         if ends != sorted(ends):
@@ -61,6 +62,14 @@ class Resizer:
         self._matrices = [
             Matrices(*(side.to(device) for side in matrices(size, small))) for small in self.sizes
         ]
+
+    def check(self, model: Model) -> None:
+        """Refuse a size of which a network leaves no pixels; raises `UserError`."""
+        for each, size in zip(self._resizes, self.sizes, strict=True):
+            try:
+                models.check(model, size)
+            except UserError as error:
+                raise UserError(f"train.resize: scale={each.scale} is too small: {error}") from None
 
     def phases(self) -> list[tuple[tuple[int, int], int]]:
         """Every size the pictures have, in order, and how many steps it lasts; none lasts 0."""

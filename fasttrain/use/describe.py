@@ -40,6 +40,7 @@ def _cost(config: Config, data: Outline, summary: Summary) -> str:
     train, batch = config.train, config.data.batch_size
     steps = count_training(config, data.pictures) // batch
     resizer = Resizer(train.resize, data.size, steps, steps * train.epochs, torch.device("cpu"))
+    resizer.check(config.model)
     parts, flops = [], 0
     for size, count in resizer.phases():
         pictures = count * batch

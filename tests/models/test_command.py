@@ -76,6 +76,8 @@ def test_other_data_sets_are_known_by_their_names(config: Path, dataset: str) ->
     [
         ("model.stages=[{width: 8}, {width: 8}, {width: 8}, {width: 8}, {width: 8}, {width: 8}]",
          "model: halving the sides 6 times leaves no pixels of pictures of 32 x 32"),
+        ("train.resize=[{scale: 0.1, until: 1steps}]",
+         "train.resize: scale=0.1 is too small: model: halving the sides"),
         ("model.branches=0", "model.branches: "),
         ("data.validation=50000", "data.validation=50000 leaves nothing"),
         ("data.dataset=folder", "set data.path"),

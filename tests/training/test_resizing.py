@@ -63,6 +63,13 @@ def test_entries_that_end_too_early_are_refused() -> None:
         resizer(MOST, HALF)
 
 
+def test_a_size_that_is_too_small_for_the_network_is_refused_by_its_scale() -> None:
+    found = resizer(Resize(scale=0.1, until="20%"), MOST)
+    found.check(Config.model_validate({"model": {"widths": [4]}}).model)
+    with pytest.raises(UserError, match=r"train\.resize: scale=0\.1 is too small: .* of 3 x 3; 1"):
+        found.check(Config.model_validate({"model": {"widths": [4, 4]}}).model)
+
+
 @pytest.mark.parametrize("small", [(24, 24), (20, 30), (1, 1)])
 def test_it_is_torchs_antialiased_interpolation(small: tuple[int, int]) -> None:
     images = torch.randn(2, 3, 32, 40)
