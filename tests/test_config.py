@@ -296,7 +296,10 @@ def test_a_key_that_is_no_word_is_refused(file: Path) -> None:
         ("data: {augment: [{name: crop, padding: 0}]}", "data.augment.0.crop.padding"),
         ("data: {augment: [{name: crop, padding: 17}]}", "data.augment.0.crop.padding"),
         ("data: {augment: [{name: flip, mode: upside}]}", "data.augment.0.flip.mode"),
+        ("data: {augment: [{name: mixup, alpha: 0.0001}]}", "data.augment.0.mixup.alpha"),
+        ("data: {augment: [{name: cutmix, alpha: 0.0001}]}", "data.augment.0.cutmix.alpha"),
         ("data: {augment: [flip, {name: cutout, size: 65}]}", "data.augment.1.cutout.size"),
+        ("train: {epochs: 9223372036854775808}", "train.epochs"),
         ("model: {family: dog}", "model.family"),
         ("model: {widths: []}", "model.widths"),
         ("model: {widths: 64}", "model.widths"),
@@ -309,6 +312,7 @@ def test_a_key_that_is_no_word_is_refused(file: Path) -> None:
         ("optim: {lr: .inf}", "optim.lr"),
         ("optim: {lr: .nan}", "optim.lr"),
         ("optim: {lr: 1e400}", "optim.lr"),
+        ("optim: {lr: 1.0e+39}", "optim.lr"),
         ("optim: {lr: true}", "optim.lr"),
         ("optim: {lr: [0.1]}", "optim.lr"),
         ("optim: {lr: null}", "optim.lr"),
@@ -689,7 +693,7 @@ def test_a_single_augmentation_needs_no_list(file: Path) -> None:
     assert read(file, "data: {augment: flip}").data.augment == (Flip(),)
 
 
-@pytest.mark.parametrize("value", ["5epochs", "10%", "0min", "soon"])
+@pytest.mark.parametrize("value", ["5epochs", "10%", "0min", "2000000min", "soon"])
 def test_a_watchdog_waits_for_minutes(file: Path, value: str) -> None:
     message = refusal(file, f"train: {{watchdog: {value}}}")
     assert "train.watchdog" in message

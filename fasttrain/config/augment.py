@@ -145,7 +145,7 @@ class MixUp(Section):
     """
 
     name: Literal["mixup"] = "mixup"
-    alpha: Real = Field(1.0, gt=0, le=10)
+    alpha: Real = Field(1.0, ge=0.001, le=10)
     """The picture's weight is drawn from Beta(`alpha`, `alpha`): 1 draws evenly, less favours
     weights near 0 and 1."""
     probability: Real = Field(1.0, gt=0, le=1)
@@ -159,7 +159,7 @@ class CutMix(Section):
     """
 
     name: Literal["cutmix"] = "cutmix"
-    alpha: Real = Field(1.0, gt=0, le=10)
+    alpha: Real = Field(1.0, ge=0.001, le=10)
     """The box's share of the picture is drawn from Beta(`alpha`, `alpha`), less what hangs over
     its edge: 1 draws evenly, less favours very small and very large boxes."""
     probability: Real = Field(0.5, gt=0, le=1)

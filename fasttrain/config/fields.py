@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 Unit = Literal["steps", "epochs", "min", "%"]
 
+_LONGEST = 1_000_000  # minutes, which any clock can count
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(steps?|epochs?|min|%)")
 
 
@@ -30,8 +31,19 @@ def _no_truth(value: object) -> object:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_no_truth)]
-Real = Annotated[float, BeforeValidator(_no_truth)]
+def _held(limit: float, form: str) -> AfterValidator:
+    """Refuses numbers that would fail only where they are handed to torch."""
+
+    def check(value: float) -> float:
+        if abs(value) >= limit:
+            raise ValueError(f"{form} holds no number so large")
+        return value
+
+    return AfterValidator(check)
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth), _held(2**63, "int64")]
+Real = Annotated[float, BeforeValidator(_no_truth), _held(2.0**128, "float32")]
 Share = Annotated[Real, Field(ge=0, lt=1)]
 AutoCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], BeforeValidator(_no_truth)]
 
@@ -95,8 +107,8 @@ def _countable(value: Duration) -> Duration:
 
 
 def _timed(value: Duration) -> Duration:
-    if value.unit != "min" or value.value == 0:
-        raise ValueError("this is a time in minutes, such as 10min or 0.5min")
+    if value.unit != "min" or not 0 < value.value <= _LONGEST:
+        raise ValueError(f"this is a time of at most {_LONGEST}min, such as 10min or 0.5min")
     return value
 
 
