@@ -248,7 +248,7 @@ def _now() -> str:
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """An object that a run wrote; `None` where it did not, or it cannot be read."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         content = json.loads(path.read_text())
         if isinstance(content, dict):
             return content

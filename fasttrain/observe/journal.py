@@ -116,15 +116,18 @@ class Journal:
 
 
 def read(path: Path) -> list[Record]:
-    """Return all whole records of a journal; a line cut off by a crash is left out."""
+    """Return all whole records of a journal; what else stands there is left out.
+
+    That is a line cut off by a crash, or written by another hand.
+    """
     records = []
     for line in (
         path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     ):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
+        with suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if isinstance(record, dict) and {"kind", "step"} <= record.keys():
+                records.append(record)
     return records
 
 

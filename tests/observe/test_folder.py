@@ -152,7 +152,7 @@ def test_a_run_that_was_killed_as_it_ended_is_complete(complete: Path) -> None:
     assert json.loads(folder.outcome.read_text())["outcome"] == "complete"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "\xff"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "\xff", "[" * 9999])
 def test_a_result_that_cannot_be_read_is_one_line(complete: Path, content: str) -> None:
     folder = RunFolder(complete)
     folder.result.write_text(content, encoding="latin-1")

@@ -157,6 +157,14 @@ def test_a_line_torn_by_a_crash_is_dropped_and_the_next_starts_anew(path: Path, 
     ]
 
 
+@pytest.mark.parametrize("line", ["null", "7", "[]", "{}", '{"kind": "train"}', "[" * 9999])
+def test_a_line_that_is_no_record_is_left_out(path: Path, line: str) -> None:
+    write(path, train(1))
+    with path.open("a") as file:
+        file.write(line + "\n")
+    assert read(path) == [train(1)]
+
+
 def test_where_there_is_no_journal_there_are_no_records(path: Path) -> None:
     assert read(path) == []
     cut_back(path, 5)
