@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from fasttrain.errors import UserError
 from fasttrain.files import explain_write_errors, write_text
 
 Record = dict[str, Any]
@@ -118,12 +119,19 @@ class Journal:
 def read(path: Path) -> list[Record]:
     """Return all whole records of a journal; what else stands there is left out.
 
-    That is a line cut off by a crash, or written by another hand.
+    That is a line cut off by a crash, or written by another hand. Without a journal there is none.
+
+    Raises:
+        UserError: it cannot be read.
     """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     records = []
-    for line in (
-        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    ):
+    for line in text.splitlines():
         with suppress(ValueError, RecursionError):
             record = json.loads(line)
             if isinstance(record, dict) and {"kind", "step"} <= record.keys():

@@ -165,6 +165,12 @@ def test_a_line_that_is_no_record_is_left_out(path: Path, line: str) -> None:
     assert read(path) == [train(1)]
 
 
+def test_a_journal_that_cannot_be_read_is_one_line(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be read: Is a directory"):
+        read(path)
+
+
 def test_where_there_is_no_journal_there_are_no_records(path: Path) -> None:
     assert read(path) == []
     cut_back(path, 5)
