@@ -664,6 +664,13 @@ def test_a_wrong_command_line_is_refused_in_one_line(words: tuple[str, ...]) -> 
     assert "\t" not in refused.stderr
 
 
+def test_a_name_that_breaks_the_line_does_not() -> None:
+    refused = fasttrain("status", "a\nb")
+    assert refused.stderr == (
+        "fasttrain: a b: there is no run here (no config.yaml); name a folder under runs/\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "command"),
     [

@@ -90,7 +90,8 @@ def _tell(message: str, code: int) -> int:
     several = os.environ.get("WORLD_SIZE", "1") != "1"
     place = f" (rank {os.environ.get('RANK', '0')})" if several else ""
     with suppress(OSError):  # nobody may be there to read it
-        click.echo(redact(f"fasttrain{place}: {message}"), err=True)
+        # The name of a file may hold the end of a line.
+        click.echo(redact(f"fasttrain{place}: {' '.join(message.splitlines())}"), err=True)
     return code
 
 
