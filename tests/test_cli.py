@@ -664,6 +664,15 @@ def test_a_wrong_command_line_is_refused_in_one_line(words: tuple[str, ...]) -> 
     assert "\t" not in refused.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [("train", ""), ("train", "a.yaml", "--run-dir", "", "--resume"), ("status", "a", "")]
+)
+def test_an_empty_path_is_not_the_folder_one_is_in(words: tuple[str, ...]) -> None:
+    refused = fasttrain(*words)
+    assert refused.exit_code == 2
+    assert "the path is empty, as of a variable that is not set; name one" in refused.stderr
+
+
 def test_a_name_that_breaks_the_line_does_not() -> None:
     refused = fasttrain("status", "a\nb")
     assert refused.stderr == (

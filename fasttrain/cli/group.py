@@ -16,7 +16,18 @@ from fasttrain.errors import FasttrainError
 from fasttrain.interrupts import follow_launcher
 from fasttrain.redact import redact
 
-PATH = click.Path(path_type=Path)
+
+class _NamedPath(click.Path):
+    """A path; an empty one is refused, which `Path` takes for the folder one is in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raise click's error for what names nothing."""
+        if value == "":
+            self.fail("the path is empty, as of a variable that is not set; name one", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _NamedPath(path_type=Path)
 TTA = click.Choice(["none", "flip", "shift"])  # a configuration's `train.tta`
 
 
