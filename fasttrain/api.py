@@ -187,9 +187,12 @@ def _device(name: str | torch.device | None) -> torch.device:
     if kind not in ("cuda", "cpu"):
         raise UserError(f"device={name}: pictures are delivered on 'cuda' or 'cpu'")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise UserError(f"device={name}: write 'cuda', 'cuda:1' or 'cpu'") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name}: torch sees no such NVIDIA GPU here; choose 'cpu'")
+    return device
 
 
 def _check(name: str, value: object, valid: Sequence[str | None]) -> None:

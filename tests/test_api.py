@@ -135,6 +135,7 @@ def test_a_device_of_another_kind_is_refused(config: fasttrain.Config) -> None:
         ({"part": "training"}, r"part='training': choose .*; did you mean 'train'\?"),
         ({"device": "gpu"}, "device=gpu: pictures are delivered on 'cuda' or 'cpu'"),
         ({"device": "cuda:x"}, "device=cuda:x: write 'cuda'"),
+        ({"device": "cuda:99"}, "device=cuda:99: torch sees no such NVIDIA GPU here"),
         ({"world": 0}, "rank=0: of world=0 processes"),
         ({"rank": 2, "world": 2}, "rank=2: of world=2 processes; count them from 0"),
     ],
