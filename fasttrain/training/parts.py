@@ -232,7 +232,9 @@ def build_model(config: Config, store: Store, runtime: Runtime) -> nn.Module:
     torch.manual_seed(config.seed)
     model = models.build(config.model, len(store.classes))
     models.look_at(model, _looked_at(config, store, runtime.device))
-    return place_model(config, model, runtime)
+    model = place_model(config, model, runtime)
+    runtime.share_buffers(model)  # what each has seen in the pictures may be rounded differently
+    return model
 
 
 def place_model(config: Config, model: nn.Module, runtime: Runtime) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fasttrain.config import Config
 from fasttrain.data.store import Split, Store, obtain
@@ -136,6 +137,15 @@ def test_the_model_follows_the_seed_and_has_a_logit_for_each_class(
     assert one["head.bias"].shape == (3,)
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not any(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_all_ranks_begin_with_the_main_ones_whitening(
+    store: Store, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared: list[nn.Module] = []
+    monkeypatch.setattr(runtime, "share_buffers", shared.append)
+    model = parts.build_model(config(), store, runtime)
+    assert [id(each) for each in shared] == [id(model)]
 
 
 def test_a_margin_wider_than_the_picture_cannot_be_mirrored(store: Store) -> None:
