@@ -10,6 +10,7 @@ import click
 
 from fasttrain.cli.group import PATH, main
 from fasttrain.errors import UserError
+from fasttrain.times import roughly
 
 if TYPE_CHECKING:
     from fasttrain.use.status import Status
@@ -52,7 +53,7 @@ def _show(found: Status) -> None:
     rows = {
         "state": _state(found),
         "done": _done(found),
-        "time left": _time(found.seconds_left) if found.seconds_left else "",
+        "time left": roughly(found.seconds_left) if found.seconds_left else "",
         "speed": _speed(found),
         "validation accuracy": _percent(found.validation_accuracy),
         "test accuracy": _percent(found.test_accuracy),
@@ -69,7 +70,7 @@ def _line(found: Status) -> str:
     parts = (
         f"{found.run}: {_state(found)}",
         _done(found),
-        f"{_time(found.seconds_left)} left" if found.seconds_left else "",
+        f"{roughly(found.seconds_left)} left" if found.seconds_left else "",
         _speed(found),
         f"validation {_percent(found.validation_accuracy)}" if found.validation_accuracy else "",
         f"test {_percent(found.test_accuracy)}" if found.test_accuracy else "",
@@ -82,7 +83,7 @@ def _line(found: Status) -> str:
 def _state(found: Status) -> str:
     place = f" on {found.host} (pid {found.pid})" if found.host else ""
     if found.state in ("running", "stalled") and found.silent is not None:
-        return f"{found.state}{place}, last sign of life {_time(found.silent)} ago"
+        return f"{found.state}{place}, last sign of life {roughly(found.silent)} ago"
     return found.state
 
 
@@ -100,19 +101,8 @@ def _speed(found: Status) -> str:
 def _checkpoint(found: Status) -> str:
     if found.checkpoint_step is None or found.checkpoint_age is None:
         return "none"
-    return f"of step {found.checkpoint_step:,}, {_time(found.checkpoint_age)} old"
+    return f"of step {found.checkpoint_step:,}, {roughly(found.checkpoint_age)} old"
 
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.2%}"
-
-
-def _time(seconds: float) -> str:
-    """`45 s`, `3 min`, `2 h 5 min`, `3 d 4 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

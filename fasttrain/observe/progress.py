@@ -14,6 +14,7 @@ from rich.text import Text
 
 from fasttrain.config import Config
 from fasttrain.observe.journal import Record, speed
+from fasttrain.times import roughly
 
 _BAR_WIDTH = 20
 _SECONDS_BETWEEN_LINES = 30
@@ -83,12 +84,12 @@ class ProgressLine:
             self._console.print(self._line(record), highlight=False, soft_wrap=True)
 
     def _line(self, record: Record) -> Text:
-        """Epoch, bar, loss, accuracy, images/s, waiting for data, time left."""
+        """Epoch, bar, time left, loss, accuracy, images/s, waiting for data."""
         done = record["step"] / self._total
         parts = [
             f"epoch {record['epoch']}/{self._epochs}",
+            f"{roughly(self._seconds_left(record))} left",
             _figures(record),
-            f"{self._seconds_left(record):.0f} s left",
         ]
         width = min(_BAR_WIDTH, self._console.width - len("  ".join(parts)) - len("   100%"))
         if width > 0:  # the bar gives way to the figures

@@ -12,6 +12,7 @@ from rich.console import Console
 from fasttrain.config import Config
 from fasttrain.observe.journal import Record
 from fasttrain.observe.progress import ProgressLine, summary, working
+from fasttrain.times import roughly
 
 CONFIG = Config.model_validate({"train": {"epochs": 12}})
 TRAIN: Record = {
@@ -75,8 +76,8 @@ def test_the_live_line_shows_where_the_run_stands(terminal: Screen) -> None:
     line.show(TRAIN)
     (shown,) = terminal.lines()
     assert shown == (
-        "epoch 4/12  ━━━━━┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄  25%  loss 1.235  accuracy 54.32%  "
-        "12,346 images/s  data 4.2%  450 s left"
+        "epoch 4/12  ━━━━━┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄  25%  8 min left  loss 1.235  accuracy 54.32%  "
+        "12,346 images/s  data 4.2%"
     )
     line.close()
 
@@ -96,12 +97,12 @@ def test_the_time_left_leaves_out_compiling(terminal: Screen) -> None:
     line = ProgressLine(config, total=340, console=terminal.console)
     terminal.now += 1000
     line.show({**TRAIN, "images_per_second": 50.0})
-    assert terminal.lines()[0].endswith("80 s left")
+    assert "  80 s left  " in terminal.lines()[0]
     terminal.now += 10
     line.show({**TRAIN, "step": 320, "images_per_second": 500.0})
-    assert terminal.lines()[0].endswith("10 s left")
+    assert "  10 s left  " in terminal.lines()[0]
     line.show({**TRAIN, "step": 340, "images_per_second": 0.0})
-    assert terminal.lines()[0].endswith("0 s left")
+    assert "  0 s left  " in terminal.lines()[0]
     line.close()
 
 
@@ -112,7 +113,7 @@ def test_at_the_end_no_time_is_left_and_the_bar_is_full(terminal: Screen) -> Non
     (shown,) = terminal.lines()
     assert "━" * 20 + " 100%" in shown
     assert "┄" not in shown
-    assert shown.endswith("0 s left")
+    assert "100%  0 s left" in shown
     line.close()
 
 
@@ -130,8 +131,28 @@ def test_in_a_narrow_terminal_the_bar_gives_way_to_the_figures(
     assert len(shown) <= width
     for figure in ("epoch 4/12", "loss 1.235", "accuracy 54.32%", "12,346 images/s", "data 4.2%"):
         assert figure in shown
-    assert shown.endswith("450 s left")
+    assert "  8 min left  " in shown
     line.close()
+
+
+def test_a_terminal_too_narrow_for_all_figures_still_shows_the_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = Screen(monkeypatch, terminal=True, width=60)
+    line = ProgressLine(CONFIG, 1200, screen.console)
+    line.show(TRAIN)
+    (shown,) = screen.lines()
+    assert shown.startswith("epoch 4/12  37 s left  loss 1.235")
+    assert shown.endswith("…")
+    line.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.4, "0 s"), (99.4, "99 s"), (100, "2 min"), (7500, "2 h 5 min"), (273_600, "3 d 4 h")],
+)
+def test_a_time_is_told_in_the_units_one_thinks_in(seconds: float, told: str) -> None:
+    assert roughly(seconds) == told
 
 
 def test_an_evaluation_leaves_a_line_with_all_figures(log: Screen) -> None:
@@ -173,7 +194,7 @@ def test_an_evaluation_stays_on_the_terminal_above_the_live_line(terminal: Scree
     line.show(EVALUATION)
     shown = terminal.lines()
     assert shown[0].endswith("validation: loss 1.100  accuracy 61.25%")
-    assert shown[-1].endswith("s left")
+    assert " left  loss " in shown[-1]
     line.close()
 
 
