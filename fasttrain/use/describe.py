@@ -20,10 +20,10 @@ def describe(config: Config, data: Outline) -> Table:
     """
     summary = summarize(config.model, data.classes, data.size)
     table = Table(title=f"{config.name}: {config.model.family}", title_justify="left")
-    table.add_column("layer", overflow="fold")
-    table.add_column("kind")
+    for heading in ("layer", "kind"):
+        table.add_column(heading, overflow="fold")
     for heading in ("output", "parameters", "multiply-adds"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for layer in summary.layers:
         shape = " x ".join(map(str, layer.shape))
         table.add_row(

@@ -30,8 +30,8 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: str | Path) -> Result:
-    environment = {"COLUMNS": "120"}
+def run(*arguments: str | Path, columns: int = 120) -> Result:
+    environment = {"COLUMNS": str(columns)}
     return CliRunner(env=environment).invoke(main, ["model", *map(str, arguments)])
 
 
@@ -44,6 +44,10 @@ def test_it_shows_layers_and_the_cost_of_the_run_without_the_data_set(config: Pa
     assert f"{9 * 8 * 48 * 256:,}" in result.output
     assert f"({multiply_adds:,} x 900,000 pictures of 32 x 32)" in _flat(result.output)
     assert f"= {6 * multiply_adds * 45_000 * 20 / 1e15:.3g} PFLOP" in result.output
+
+
+def test_on_a_narrow_screen_names_are_broken_and_nothing_is_cut_off(config: Path) -> None:
+    assert "…" not in run(config, columns=65).output
 
 
 def test_pictures_that_fill_no_batch_are_not_counted(config: Path) -> None:
