@@ -58,8 +58,8 @@ def _show(found: Status) -> None:
         "validation accuracy": _percent(found.validation_accuracy),
         "test accuracy": _percent(found.test_accuracy),
         "checkpoint": _checkpoint(found),
-        "restarts": "" if found.restarts is None else str(found.restarts),
-        "outcome": ": ".join(filter(None, (found.outcome, found.message))),
+        "restarts": str(found.restarts or ""),
+        "message": found.message,
     }
     shown = {name: value for name, value in rows.items() if value}
     Console(markup=False).print(summary(shown, title=found.run), highlight=False)

@@ -209,6 +209,12 @@ def test_people_are_shown_all_of_it(make: Make) -> None:
         assert part in shown.stdout
 
 
+def test_a_crashed_run_is_not_said_to_run(make: Make) -> None:
+    shown = command(make(silent=99_999).path).stdout
+    assert "crashed" in shown
+    assert "running" not in shown
+
+
 def test_programs_get_every_figure(make: Make) -> None:
     found = json.loads(command(make().path, "--json").stdout)
     assert set(found) == set(Status.__annotations__)
