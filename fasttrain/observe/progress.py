@@ -51,6 +51,9 @@ class ProgressLine:
         self._live = Live(console=console, auto_refresh=False, transient=True)
         if console.is_terminal:
             self._live.start()
+            if config.train.compile:
+                told = "waiting for the first figures; compiling can take minutes"
+                self._live.update(Text(told, no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def show(self, record: Record) -> None:
         """Redraw the line; keep a line for every evaluation."""

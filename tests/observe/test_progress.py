@@ -14,7 +14,7 @@ from fasttrain.observe.journal import Record
 from fasttrain.observe.progress import ProgressLine, summary, working
 from fasttrain.times import roughly
 
-CONFIG = Config.model_validate({"train": {"epochs": 12}})
+CONFIG = Config.model_validate({"train": {"epochs": 12, "compile": False}})
 TRAIN: Record = {
     "kind": "train",
     "step": 300,
@@ -82,6 +82,20 @@ def test_the_live_line_shows_where_the_run_stands(terminal: Screen) -> None:
     line.close()
 
 
+@pytest.mark.parametrize("compiles", ["auto", False])
+def test_until_the_first_figures_a_terminal_is_told_of_compiling(
+    terminal: Screen, compiles: object
+) -> None:
+    config = Config.model_validate({"train": {"compile": compiles}})
+    line = ProgressLine(config, 1200, terminal.console)
+    shown = terminal.lines()
+    told = ["waiting for the first figures; compiling can take minutes"]
+    assert shown == (told if compiles else [])
+    line.show(TRAIN)
+    assert terminal.lines()[-1].startswith("epoch 4/")
+    line.close()
+
+
 def test_the_live_line_is_redrawn_with_every_record(terminal: Screen) -> None:
     line = ProgressLine(CONFIG, 1200, terminal.console)
     for step in (100, 200):
@@ -93,7 +107,7 @@ def test_the_live_line_is_redrawn_with_every_record(terminal: Screen) -> None:
 
 def test_the_time_left_leaves_out_compiling(terminal: Screen) -> None:
     """The first record comes behind it; what is left is then judged by the speed it tells."""
-    config = Config.model_validate({"data": {"batch_size": 100}})
+    config = Config.model_validate({"data": {"batch_size": 100}, "train": {"compile": False}})
     line = ProgressLine(config, total=340, console=terminal.console)
     terminal.now += 1000
     line.show({**TRAIN, "images_per_second": 50.0})
