@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import FrameType
 
 # Schedulers and launchers send SIGTERM, a keyboard SIGINT, Slurm SIGUSR1 ahead of a time limit.
@@ -70,8 +70,19 @@ class StopRequest:
         now = time.monotonic()
         if self.signal is None:
             self.signal, self._heard = signal.Signals(number).name, now
+            _tell(self.signal)
         elif now - self._heard > _ONE_REQUEST:
             os._exit(128 + number)
+
+
+def _tell(name: str) -> None:
+    """Answer at once who sits at a terminal: before the step ends, code may be compiled."""
+    if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
+        with suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(
+                f"{name}: stopping behind this step; a second one, {_ONE_REQUEST:.0f} s later, "
+                "ends at once\n"
+            )
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:

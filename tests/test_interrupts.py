@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -41,6 +42,21 @@ def test_a_signal_is_remembered_and_nothing_else_happens(number: signal.Signals)
         os.kill(os.getpid(), number)
         wait_for(lambda: stop.signal is not None)
         assert stop.signal == number.name
+
+
+@pytest.mark.parametrize(("terminal", "rank"), [(True, "0"), (True, "1"), (False, "0")])
+def test_who_presses_ctrl_c_is_told_that_the_step_ends_first(
+    terminal: bool, rank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("RANK", rank)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(lambda: stop.signal is not None)
+    told = "SIGINT: stopping behind this step; a second one, 3 s later, ends at once\n"
+    assert screen.getvalue() == (told if terminal and rank == "0" else "")
 
 
 def test_afterwards_signals_do_what_they_did_before() -> None:
