@@ -56,6 +56,12 @@ def test_a_recipe_can_run_and_nothing_about_it_is_odd(path: Path) -> None:
     models.check(config.model, outline(config.data).size)
 
 
+def test_the_demo_is_quick_on_a_cpu_without_bfloat16() -> None:
+    """Imitated, it would take seven times as long."""
+    config = load(ROOT / "configs" / "demo.yaml")
+    assert checks.of_precision(config.train.precision, imitated=True) == []
+
+
 @pytest.mark.parametrize("stage", ["intermediate.yaml", "advanced.yaml"])
 def test_a_stage_keeps_its_shape_when_it_is_shortened(stage: str) -> None:
     """Whoever tries it for a few epochs changes one number."""
