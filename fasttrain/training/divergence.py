@@ -41,8 +41,9 @@ def describe(
     mends = [f"lower optim.lr (now {rate:g})", "lengthen schedule.warmup"]
     mends += [] if goes_back else ["set train.on_divergence=rollback"]
     after = f" after {rollbacks} rollback{'s' * (rollbacks > 1)}" if rollbacks else ""
+    back = f"the last good checkpoint is {good}" if good else "there is no good checkpoint yet"
     return (
         f"training has diverged{after}: {bad.what} {bad.step + 1} is not a finite "
-        f"number (training pictures {named}); the last good checkpoint is {good or 'none'}; "
+        f"number (training pictures {named}); {back}; "
         f"{', '.join(mends[:-1])} or {mends[-1]}"
     )
