@@ -77,8 +77,8 @@ class StopRequest:
 
 def _tell(name: str) -> None:
     """Answer at once who sits at a terminal: before the step ends, code may be compiled."""
-    if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
-        with suppress(OSError):  # the terminal may be gone
+    with suppress(OSError, ValueError, AttributeError):  # the terminal, or the stream, may be gone
+        if sys.stderr.isatty() and os.environ.get("RANK", "0") == "0":
             sys.stderr.write(
                 f"{name}: stopping behind this step; a second one, {_ONE_REQUEST:.0f} s later, "
                 "ends at once\n"

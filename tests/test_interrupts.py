@@ -59,6 +59,14 @@ def test_who_presses_ctrl_c_is_told_that_the_step_ends_first(
     assert screen.getvalue() == (told if terminal and rank == "0" else "")
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_standard_error_the_listening_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(lambda: stop.signal is not None)
+
+
 def test_afterwards_signals_do_what_they_did_before() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
     with StopRequest():
