@@ -44,9 +44,9 @@ logits, probabilities = model(torch.from_numpy(images))""",
     ),
     "safetensors": (
         "Weights in float32; the metadata holds the classes, the settings and the data's measures.",
-        """import torch, fasttrain
+        """import fasttrain
 model = fasttrain.load_model("{file}")
-probabilities = model.probabilities(torch.from_numpy(images))  # columns: model.classes""",
+probabilities = model.probabilities(images)  # columns: model.classes""",
     ),
 }
 

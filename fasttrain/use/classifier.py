@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fasttrain.config import Tta
@@ -63,6 +66,8 @@ class Classifier(nn.Module):
         normalized = normalize(images, self.facts.mean, self.facts.std)
         return look(self.network, normalized, self.tta).float()
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """The softmax of `forward`, (B, classes)."""
-        return torch.softmax(self(images), dim=1)
+    @torch.no_grad()
+    def probabilities(self, images: Tensor | NDArray[Any]) -> Tensor:
+        """The softmax of `forward`, (B, classes), without a gradient; arrays are taken, too."""
+        device = next(self.parameters()).device
+        return torch.softmax(self(torch.as_tensor(images, device=device)), dim=1)

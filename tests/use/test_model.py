@@ -76,6 +76,8 @@ def test_floats_are_grey_levels_too_and_probabilities_add_up(example: Example) -
     trained, images = open_model(example.path), pictures(example)
     assert torch.equal(logits(trained, images), logits(trained, images.float()))
     shares = trained.model.probabilities(images)
+    assert not shares.requires_grad
+    assert torch.equal(trained.model.probabilities(images.numpy()), shares)
     assert torch.allclose(shares.sum(dim=1), torch.ones(30))
     assert torch.equal(shares.argmax(dim=1), logits(trained, images).argmax(dim=1))
 
