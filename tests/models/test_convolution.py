@@ -40,11 +40,13 @@ def both(inputs: int) -> tuple[Convolution3x3, nn.Conv2d]:
     return ours.to(memory_format=torch.channels_last), theirs.to(memory_format=torch.channels_last)
 
 
-def run(one: Callable[[Tensor], Tensor], weight: Tensor, inputs: int) -> tuple[Tensor, ...]:
+def run(
+    one: Callable[[Tensor], Tensor], weight: Tensor, inputs: int, bf16: bool = True
+) -> tuple[Tensor, ...]:
     """What comes out, and the gradients of pictures and weight."""
     images = channels_last(6, inputs, 5, 4, dtype=torch.float32).requires_grad_()
     slopes = channels_last(6, 8, 5, 4, dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         found = one(images)
     return found, *torch.autograd.grad((found.float() * slopes).sum(), (images, weight))
 
@@ -52,13 +54,16 @@ def run(one: Callable[[Tensor], Tensor], weight: Tensor, inputs: int) -> tuple[T
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("inputs", [8, 128])
-def test_in_bfloat16_it_is_torchs_own(inputs: int, compiled: bool) -> None:
+def test_in_bfloat16_it_is_as_exact_as_torchs_own(inputs: int, compiled: bool) -> None:
+    """Some CPUs without bfloat16 round torch's gradients of weights three times as much as ours."""
     ours, theirs = both(inputs)
     one = torch.compile(ours, dynamic=False, fullgraph=True) if compiled else ours
-    own, wanted = run(one, ours.weight, inputs), run(theirs, theirs.weight, inputs)
-    for mine, their in zip(own, wanted, strict=True):
+    own, usual = run(one, ours.weight, inputs), run(theirs, theirs.weight, inputs)
+    exact = run(theirs, theirs.weight, inputs, bf16=False)
+    for mine, their, whole in zip(own, usual, exact, strict=True):
         assert mine.dtype == their.dtype
-        torch.testing.assert_close(mine, their, rtol=0.02, atol=0.02)
+        error, usual_error = ((each.float() - whole).abs().max() for each in (mine, their))
+        assert error <= 1.1 * usual_error + 0.001 * whole.abs().max()
 
 
 @pytest.mark.parametrize(
