@@ -1,10 +1,11 @@
 # Every target makes its own environment in .venv first; PYTHON chooses the interpreter for it.
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-long test-slurm check bench lock clean
+.PHONY: demo test test-long test-slurm test-lowest check bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/fasttrain train configs/demo.yaml
@@ -12,8 +13,9 @@ demo: $(INSTALLED)
 	@echo "then, on the real CIFAR-10: fasttrain train configs/baseline.yaml"
 
 # Each worker has a core for itself: with more threads than cores, most of them wait for the others.
+SHARED_OUT := --numprocesses=auto --maxprocesses=4 --dist=worksteal
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SHARED_OUT)
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
@@ -21,6 +23,14 @@ test-long: $(INSTALLED)
 # Needs root and Debian's slurm-wlm and munge; says so where they are missing.
 test-slurm: $(INSTALLED)
 	$(BIN)/python -m pytest -m slurm
+
+# The same tests with the lowest versions that pyproject.toml admits.
+test-lowest: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable '.[dev]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest $(SHARED_OUT)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -44,4 +54,4 @@ lock: $(INSTALLED)
 		--no-emit-index-url --no-emit-find-links --no-header --quiet --upgrade -o requirements.txt
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .ruff_cache .pytest_cache
