@@ -136,7 +136,8 @@ def _rounds(
             try:
                 found = contestant.train(seed)
             except LostError as lost:
-                _leave_out(contestant.name, lost)
+                # With a variant the process of all of ours is gone.
+                _leave_out(OURS if isinstance(contestant, Variant) else contestant.name, lost)
                 left.remove(contestant)
                 continue
             place = {"contestant": contestant.name, "seed": seed, "turn": turn, "began": began}

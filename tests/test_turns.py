@@ -246,6 +246,13 @@ def test_variants_train_in_turn_in_our_own_process(measure: Measure, log: Path) 
     assert outcome.settings["variants"] == nine
 
 
+def test_a_variant_takes_our_own_trainer_with_it(measure: Measure, log: Path) -> None:
+    dies = "len(line.split()) > 1 and sys.exit(9)"
+    ours = contestant(log, "ours", says("3.0"), when=dies)
+    with pytest.raises(UserError, match=r"our own trainer is lost: it ended \(exit code 9\)"):
+        measure({}, seeds=1, ours=ours, variants={"nine": ["train.epochs=9"]})
+
+
 def test_a_variant_with_a_wrong_setting_is_refused_before_anything_starts(
     measure: Measure, log: Path
 ) -> None:

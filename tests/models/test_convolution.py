@@ -40,30 +40,40 @@ def both(inputs: int) -> tuple[Convolution3x3, nn.Conv2d]:
     return ours.to(memory_format=torch.channels_last), theirs.to(memory_format=torch.channels_last)
 
 
-def run(
-    one: Callable[[Tensor], Tensor], weight: Tensor, inputs: int, bf16: bool = True
-) -> tuple[Tensor, ...]:
+def run(one: Callable[[Tensor], Tensor], weight: Tensor, inputs: int) -> tuple[Tensor, ...]:
     """What comes out, and the gradients of pictures and weight."""
     images = channels_last(6, inputs, 5, 4, dtype=torch.float32).requires_grad_()
     slopes = channels_last(6, 8, 5, 4, dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast("cpu", torch.bfloat16):
         found = one(images)
     return found, *torch.autograd.grad((found.float() * slopes).sum(), (images, weight))
+
+
+def exact(inputs: int) -> Tensor:
+    """The gradient of the weight, of pictures and slopes that are rounded and nothing else."""
+    images, slopes = (
+        channels_last(6, channels, 5, 4, dtype=torch.float32).bfloat16().double()
+        for channels in (inputs, 8)
+    )
+    kernel = torch.zeros(8, inputs, 3, 3, dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad((F.conv2d(images, kernel, padding=1) * slopes).sum(), kernel)
+    return found.float()
 
 
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("inputs", [8, 128])
-def test_in_bfloat16_it_is_as_exact_as_torchs_own(inputs: int, compiled: bool) -> None:
-    """Some CPUs without bfloat16 round torch's gradients of weights three times as much as ours."""
+def test_in_bfloat16_it_is_torchs_own(inputs: int, compiled: bool) -> None:
+    """But that on CPUs without bfloat16 torch's gradient of the weight is rounded more."""
     ours, theirs = both(inputs)
     one = torch.compile(ours, dynamic=False, fullgraph=True) if compiled else ours
-    own, usual = run(one, ours.weight, inputs), run(theirs, theirs.weight, inputs)
-    exact = run(theirs, theirs.weight, inputs, bf16=False)
-    for mine, their, whole in zip(own, usual, exact, strict=True):
+    own, wanted = run(one, ours.weight, inputs), run(theirs, theirs.weight, inputs)
+    for mine, their in zip(own, wanted, strict=True):
         assert mine.dtype == their.dtype
-        error, usual_error = ((each.float() - whole).abs().max() for each in (mine, their))
-        assert error <= 1.1 * usual_error + 0.001 * whole.abs().max()
+    if inputs == 128:  # products
+        wanted = *wanted[:2], exact(inputs)
+    for mine, their in zip(own, wanted, strict=True):
+        torch.testing.assert_close(mine, their, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize(
