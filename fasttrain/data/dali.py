@@ -8,7 +8,7 @@ This file holds the only DALI import.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from nvidia.dali import fn, pipeline_def, types
 from torch.utils.dlpack import from_dlpack
 
-from fasttrain.config import Crop, Cutout
+from fasttrain.config import Cutout
 from fasttrain.data.affine import Size
 from fasttrain.data.augment import Transform, mirror_border
 from fasttrain.data.colour import matrices, measure_all
+from fasttrain.data.dali_inputs import NEEDED, input_names, parameters
 from fasttrain.data.loader import Pictures, as_tensors, fits, mixing_of
 from fasttrain.data.plan import Batch, Plan, Shard
 from fasttrain.data.store import Split, let_go
@@ -28,7 +29,6 @@ from fasttrain.data.transfer import to_device
 
 _PREFETCH = 2
 _BATCHES_IN_USE = 4  # how far the host may run ahead of a GPU that still reads delivered batches
-_MOVES = ("crop", "flip", "vertical_flip")  # geometry in whole pixels
 Array = NDArray[Any]
 
 
@@ -77,7 +77,7 @@ class DaliLoader:
         self._size = split.images.shape[1:]
         # Where nothing differs from picture to picture, a batch is one tall picture to DALI: what
         # it does for each picture that it knows of would be three tenths of all the time.
-        self._as_one = not _input_names(transform)
+        self._as_one = not input_names(transform)
         self._pipeline: Any = _pipeline(
             self._next_pictures,
             self._next_draws,
@@ -164,7 +164,7 @@ class DaliLoader:
         if self._statistics is not None:
             statistics = self._statistics[torch.from_numpy(batch.indices)]
             inputs["colour"] = matrices(drawn, statistics).numpy()
-        return {"pictures": pictures, "draws": _parameters(inputs, self._transform, self._size[:2])}
+        return {"pictures": pictures, "draws": parameters(inputs, self._transform, self._size[:2])}
 
     def _look_up(self, batch: Batch, drawn: dict[str, torch.Tensor]) -> Any:
         """The pictures of a batch, with the changes of tone that are not in DALI as they are meant.
@@ -202,48 +202,11 @@ class DaliLoader:
         self._pipeline.reset()
 
 
-def _input_names(transform: Transform) -> list[str]:
-    """What the pipeline is fed with beside the pictures, in order."""
-    names = [str(entry.name) for entry in transform.augment]
-    moves = ["warp"] if transform.warps or any(name in _MOVES for name in names) else []
-    colour = ["colour"] if transform.recolors else []
-    return [*moves, *colour, *[name for name in names if name == "cutout"]]
-
-
-def _parameters(inputs: dict[str, Array], transform: Transform, size: Size) -> list[Array]:
-    """What is drawn, in the terms and the order of the pipeline's inputs."""
-    names = _input_names(transform)
-    if "warp" in names and not transform.warps:
-        inputs["warp"] = _whole_pixels(inputs, transform, size)
-    for entry in transform.augment:
-        if isinstance(entry, Cutout):
-            inputs["cutout"] = (inputs["cutout"] - np.int32(entry.size // 2)).astype(np.float32)
-    return [inputs[name] for name in names]
-
-
-def _whole_pixels(draws: Mapping[str, Array], transform: Transform, size: Size) -> Array:
-    """Cropping and mirroring as maps from a new picture into the old one, (B, 2, 3).
-
-    To DALI a number for each picture costs what grows with the square of the batch (2.4: a batch
-    of 10,240 took 60 us a picture to mirror); an array for each picture does not.
-    """
-    corner = next((draws["crop"] - e.padding for e in transform.augment if isinstance(e, Crop)), 0)
-    count = len(next(draws[name] for name in _MOVES if name in draws))
-    maps = np.zeros((count, 2, 3), np.float32)
-    maps[:, :, 2] = transform.margin
-    maps[:, ::-1, 2] += corner  # it is (top, left), a map is (x, y)
-    for axis, name in enumerate(("flip", "vertical_flip")):
-        mirrored = draws.get(name, 0)
-        maps[:, axis, axis] = 1 - 2 * mirrored
-        maps[:, axis, 2] += mirrored * size[1 - axis]
-    return maps
-
-
-# Nothing in it is random; without a seed DALI would draw one and say so.
-@pipeline_def(exec_dynamic=True, seed=0)  # type: ignore[untyped-decorator]
+# Nothing in it is random; without a seed DALI would draw one and say so. With conditionals an
+# `if` that asks something DALI computes parts the pictures of a batch.
+@pipeline_def(exec_dynamic=True, seed=0, enable_conditionals=True)  # type: ignore[untyped-decorator]
 def _pipeline(pictures: Any, draws: Any, transform: Transform, size: Size, on_gpu: bool) -> Any:
     """Move, recolour and normalise in as few passes as DALI allows, then cover."""
-    names = _input_names(transform)
     images = fn.external_source(
         pictures,
         device="gpu" if on_gpu else "cpu",
@@ -252,26 +215,12 @@ def _pipeline(pictures: Any, draws: Any, transform: Transform, size: Size, on_gp
         no_copy=not on_gpu,
         layout="HWC",
     )
-    inputs = (
-        fn.external_source(
-            draws, num_outputs=len(names), batch=True, no_copy=True, layout=[""] * len(names)
-        )
-        if names
-        else []
-    )
-    given = dict(zip(names, inputs, strict=True))
+    given = _given(draws, input_names(transform))
     if "warp" in given:
-        images = fn.warp_affine(
-            images,
-            matrix=given["warp"],
-            inverse_map=True,
-            interp_type=types.INTERP_LINEAR if transform.warps else types.INTERP_NN,
-            fill_value=0,
-            size=list(size),
-        )
+        needed = given.get(NEEDED.format("warp"), transform.warps)
+        images = _move(images, given["warp"], needed, list(size))
     if "colour" in given:
-        images = fn.coord_transform(images, MT=given["colour"], dtype=types.UINT8)
-        images = fn.reshape(images, layout="HWC")  # to DALI they were points, not pictures
+        images = _recolor(images, given["colour"], given.get(NEEDED.format("colour"), True))
     images = _normalize(images, transform)
     for entry in transform.augment:
         if isinstance(entry, Cutout):
@@ -283,6 +232,42 @@ def _pipeline(pictures: Any, draws: Any, transform: Transform, size: Size, on_gp
                 fill_value=_fill(transform),
             )
     return images
+
+
+def _given(draws: Any, names: list[str]) -> dict[str, Any]:
+    """What the pipeline is fed with beside the pictures, by name."""
+    if not names:
+        return {}
+    layouts = [""] * len(names)
+    inputs = fn.external_source(
+        draws, num_outputs=len(names), batch=True, no_copy=True, layout=layouts
+    )
+    return {name: inputs[place] for place, name in enumerate(names)}
+
+
+def _move(images: Any, maps: Any, interpolate: Any, size: list[int]) -> Any:
+    """Look every pixel up; between pixels, which takes four times as long, where it is needed."""
+    if interpolate:
+        moved = _warp(images, maps, types.INTERP_LINEAR, size)
+    else:
+        moved = _warp(images, maps, types.INTERP_NN, size)
+    return moved
+
+
+def _warp(images: Any, maps: Any, interpolation: Any, size: list[int]) -> Any:
+    return fn.warp_affine(
+        images, matrix=maps, inverse_map=True, interp_type=interpolation, fill_value=0, size=size
+    )
+
+
+def _recolor(images: Any, maps: Any, needed: Any) -> Any:
+    """Change the colours where it is needed."""
+    if needed:
+        changed = fn.coord_transform(images, MT=maps, dtype=types.UINT8)
+        changed = fn.reshape(changed, layout="HWC")  # to DALI they were points, not pictures
+    else:
+        changed = images
+    return changed
 
 
 def _normalize(images: Any, transform: Transform) -> Any:
@@ -299,5 +284,5 @@ def _fill(transform: Transform) -> list[float]:
     """The colour of a cut-out square, in the units that pictures have at that point."""
     if transform.raw:
         return [float(value) for value in transform.fill]
-    channels = zip(transform.fill, transform.mean, transform.std, strict=True)
-    return [(value - mean) / std for value, mean, std in channels]
+    channels: list[float] = (np.subtract(transform.fill, transform.mean) / transform.std).tolist()
+    return channels

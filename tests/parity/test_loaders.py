@@ -172,6 +172,23 @@ class Watched(TrainingPlan):
         return super().locate(step, shard)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_dali_skips_an_operation_that_no_picture_of_a_batch_needs(
+    device: str, split: Split
+) -> None:
+    """A batch of one needs each of them, or none, in turn."""
+    recipe = (TrivialAugment(), Crop(padding=4), Flip(), Cutout(size=8))
+    plan = TrainingPlan(np.arange(90), 1, seed=11, augment=recipe, size=(32, 32))
+    transform, steps = Transform(recipe, MEAN, STD, raw=True), range(60)
+    drawn = {int(plan.batch(step).draws["trivial_augment"][0, 0]) for step in steps}
+    assert drawn == set(range(14))
+    found = run("dali", split, plan, transform, device, steps)
+    for step, (levels, _, _) in zip(steps, found, strict=True):
+        off = (levels.int() - oracle(split, plan, transform, step).int()).abs()
+        assert off.max() <= 1
+        assert (off > 0).float().mean() < 1e-2
+
+
 @pytest.mark.parametrize("name", ["resident", "dali"])
 def test_no_more_batches_lie_ready_than_is_said(name: ResolvedLoader, split: Split) -> None:
     """A benchmark relies on it; the reference loader's plan is asked in other processes."""
