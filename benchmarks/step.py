@@ -12,10 +12,12 @@ import itertools
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
+from benchmarks import energy
 from benchmarks.record import Outcome
 from benchmarks.workbench import Workbench, assemble, enough_steps
 from fasttrain.config import Config, load
@@ -46,11 +48,14 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
     batches = {name: plain if name == EAGER else pictures for name in variants}
     steps = {name: enough_steps(one, batches[name], seconds) for name, one in variants.items()}
     runs: dict[str, list[float]] = {name: [] for name in variants}
+    drawn: dict[str, list[float | None]] = {name: [] for name in variants}
     for _ in range(repetitions):
         for name, variant in variants.items():
             batch = itertools.repeat(batches[name])
             variant.images_per_second(batch, 1)  # finds its memory
+            before = energy.joules()
             runs[name].append(variant.images_per_second(batch, steps[name]))
+            drawn[name].append(energy.between(before, energy.joules()))
     summary = summarize(base.model, len(bench.store.classes), bench.store.size)
     recipe, place = " ".join([config.stem, *overrides]), bench.runtime.device.type
     # Matrix products of fp32 go through the tensor cores there, rounded (`runtime`).
@@ -62,7 +67,12 @@ def measure(config: Path, overrides: tuple[str, ...], quick: bool) -> Outcome:
         settings=base.model_dump(mode="json"),
         baseline=EAGER,
         details=[
-            {"flops_per_image": summary.training_flops(1), "steps_a_repetition": steps},
+            {
+                "flops_per_image": summary.training_flops(1),
+                "steps_a_repetition": steps,
+                "batch_size": base.data.batch_size,
+                "joules": drawn,
+            },
             {"matrix_product_flops": matrix_rates(bench.runtime.device, repetitions)},
         ],
     )
@@ -120,5 +130,17 @@ def shares(outcome: Outcome) -> list[str]:
         rates = sorted(machine["matrix_product_flops"][precision])
         achieved = sorted(figures)[len(figures) // 2] * costs["flops_per_image"]
         share = achieved / rates[len(rates) // 2]
-        lines.append(f"{name}: {achieved / 1e12:.3f} TFLOP/s, {share:.0%} of {precision} products")
+        lines.append(
+            f"{name}: {achieved / 1e12:.3f} TFLOP/s, {share:.0%} of {precision} products"
+            + _per_joule(costs, name)
+        )
     return lines
+
+
+def _per_joule(costs: dict[str, Any], name: str) -> str:
+    """The images that a GPU trains on with a joule, where its driver counts these."""
+    drawn = [joules for joules in costs["joules"][name] if joules]
+    if not drawn:
+        return ""
+    images = costs["steps_a_repetition"][name] * costs["batch_size"]
+    return f", {images / median(drawn):,.1f} images per joule"

@@ -28,6 +28,7 @@ from typing import Any
 
 import click
 
+from benchmarks import energy
 from benchmarks.contestant import OURS, Contestant, LostError, Variant
 from benchmarks.record import Outcome
 from fasttrain.config import load
@@ -35,6 +36,8 @@ from fasttrain.errors import UserError
 from fasttrain.files import check_writable, explain_write_errors
 
 Line = dict[str, Any]
+# Joules are those of a whole run, with what its clock leaves out.
+_FIGURES = {"accuracy": "share", "seconds": "seconds", "joules": "joules"}
 
 
 def measure(
@@ -133,6 +136,7 @@ def _rounds(
             break
         first = seed % len(left)
         for turn, contestant in enumerate(left[first:] + left[:first]):
+            before = energy.joules()
             try:
                 found = contestant.train(seed)
             except LostError as lost:
@@ -141,7 +145,8 @@ def _rounds(
                 left.remove(contestant)
                 continue
             place = {"contestant": contestant.name, "seed": seed, "turn": turn, "began": began}
-            lines.append({**found, **place})
+            drawn = energy.between(before, energy.joules())
+            lines.append({**found, **({} if drawn is None else {"joules": drawn}), **place})
             with explain_write_errors(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(lines[-1]) + "\n")
     return lines
@@ -163,11 +168,11 @@ def _compared(
     found: dict[str, dict[int, Line]] = {}
     for line in lines:
         found.setdefault(line["contestant"], {})[line["seed"]] = line
-    ours = found[OURS]
-    runs = {figure: [line[figure] for line in ours.values()] for figure in ("accuracy", "seconds")}
+    figures = [name for name in _FIGURES if all(name in line for line in lines)]
+    runs = {figure: [line[figure] for line in found[OURS].values()] for figure in figures}
     for name in (*variants, *rivals):
         if theirs := found.get(name):
-            for figure in ("accuracy", "seconds"):
+            for figure in figures:
                 runs[f"{name} {figure}"] = [line[figure] for line in theirs.values()]
     for name in rivals:
         for each in (OURS, *variants):
@@ -182,4 +187,4 @@ def _unit(name: str, variants: Mapping[str, Sequence[str]]) -> str:
     """Of a figure; a rival's name may hold anything, so the ratio is told by its beginning."""
     if any(name.startswith(f"{each} over ") for each in (OURS, *variants)):
         return "ours over theirs"
-    return "share" if name.endswith("accuracy") else "seconds"
+    return _FIGURES[name.split()[-1]]

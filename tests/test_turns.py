@@ -99,6 +99,18 @@ def test_every_figure_has_its_unit(measure: Measure, log: Path) -> None:
     }
 
 
+def test_where_the_gpu_counts_joules_every_run_has_them(
+    measure: Measure, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = iter(range(0, 100, 7))
+    monkeypatch.setattr(turns.energy, "joules", lambda: float(next(drawn)))
+    outcome = measure({"a": contestant(log, "a", says("2.0"))}, seeds=2)
+    assert outcome.runs["joules"] == outcome.runs["a joules"] == [7, 7]
+    assert outcome.units is not None
+    assert outcome.units["joules"] == outcome.units["a joules"] == "joules"
+    assert [line["joules"] for line in written(tmp_path)] == [7] * 4
+
+
 def test_a_rival_that_dies_is_left_out_and_keeps_what_it_has(
     measure: Measure, log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
