@@ -3,10 +3,11 @@
     python -m benchmarks.speedrun SCRIPT             a contestant of `benchmarks turns`
     python -m benchmarks.speedrun SCRIPT --seed 0    one run, for `benchmarks accuracy --rival`
 
-SCRIPT is `airbench94_muon.py` or `airbench96_faster.py` of KellerJordan/cifar10-airbench, or
-`cifar10_speedrun.py` of hiverge/cifar10-speedrun. Nothing in it is edited. It compiles as it says,
-gets warm, trains with our seeds on our copy of the pictures, and its accuracy and seconds are those
-it prints itself.
+SCRIPT is `airbench94_muon.py` or `airbench96_faster.py` of KellerJordan/cifar10-airbench,
+`cifar10_speedrun.py` of hiverge/cifar10-speedrun, or `runners/recipes/e1.py` of
+fulcrumresearch/cifar-10-speedrun. Nothing in it is edited. It compiles as it says, gets warm and
+trains with our seeds on our copy of the pictures. Its accuracy and seconds are those it prints
+itself; the last one has no clock (`hooked`).
 
 Without a GPU `airbench94_muon.py` trains, too: in bfloat16, as halves are slow on CPUs, compiled
 without tuning, and with the host's clock in place of the GPU's. It gets warm by eight steps in
@@ -34,16 +35,20 @@ import click
 import torch
 from torch._dynamo.utils import counters
 
-from benchmarks import host
+from benchmarks import hooked, host
 from fasttrain import memory
 from fasttrain.config import Data
 from fasttrain.data import sources
 from fasttrain.errors import FasttrainError, UserError
 from fasttrain.files import check_writable, write_bytes
 
-Run = Callable[[int | str], object]
-"""Trains once; `"warmup"` in place of a number is what the scripts call a run for nothing."""
+Run = Callable[[int | str], dict[str, float] | None]
+"""Trains once; `"warmup"` in place of a number is what the scripts call a run for nothing.
 
+What it returns is what the script came to, where that does not print it itself.
+"""
+
+_PICTURES = Path("cifar10")  # where the scripts look for them
 _CLOCKS = ("time_seconds", "total_time_seconds")  # as the scripts name it
 
 
@@ -72,10 +77,14 @@ def prepare(script: ModuleType) -> Run:
     Raises:
         UserError: it is none of those that are known, or cannot train on this machine.
     """
-    if not any(hasattr(script, name) for name in ("CifarNet", "train_proxy")):
+    if not hooked.fits(script) and not any(
+        hasattr(script, name) for name in ("CifarNet", "train_proxy")
+    ):
         raise UserError(f"{script.__file__} is none of the speedruns that are known here")
     if not torch.cuda.is_available():
         return host.prepare(script)
+    if hooked.fits(script):
+        return hooked.prepare(script, _PICTURES)
     if hasattr(script, "train_proxy"):
         return partial(_filtered, script, _three_networks(script))
     network = script.CifarNet().cuda().to(memory_format=torch.channels_last)
@@ -109,7 +118,8 @@ def _listening(script: ModuleType) -> Iterator[dict[str, float]]:
             heard["accuracy"] = float(variables["tta_val_acc"])
             heard["seconds"] = float(next(variables[key] for key in _CLOCKS if key in variables))
 
-    with patch.object(script, "print_training_details", listen):
+    # One of them prints nothing.
+    with patch.object(script, "print_training_details", listen, create=True):
         yield heard
 
 
@@ -126,7 +136,7 @@ def train(script: ModuleType, run: Run, seed: int) -> dict[str, float]:
     random.seed(seed)  # of which one of them draws the seeds it gives torch
     torch.manual_seed(seed)
     with _listening(script) as heard, redirect_stdout(sys.stderr):
-        run(seed)
+        heard.update(run(seed) or {})
     if not heard:
         raise UserError(f"{script.__file__} ended a run without a word")
     return {**heard, "graphs": _graphs() - before}
@@ -139,7 +149,7 @@ def _graphs() -> int:
 
 def write_pictures(folder: Path) -> None:
     """Put CIFAR-10 where and as the scripts look for it: `cifar10/train.pt` and `test.pt`."""
-    target = folder / "cifar10"
+    target = folder / _PICTURES
     if all((target / f"{split}.pt").exists() for split in ("train", "test")):
         return
     store = sources.open_dataset(Data(dataset="cifar10"))
