@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,11 +91,16 @@ def _of_a_recipe(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _name(benchmark: str, config: Path, overrides: tuple[str, ...]) -> str:
-    """Of a record; one in full precision does not take the place of one in the recipe's own."""
+    """Of a record; one of another network or precision does not take the place of the recipe's."""
     from fasttrain.config import load
 
-    wanted, own = (load(config, words).train.precision for words in (overrides, ()))
-    return f"{benchmark}-{config.stem}" + (f"-{wanted}" if wanted != own else "")
+    wanted, own = (load(config, words) for words in (overrides, ()))
+    words = [benchmark, config.stem]
+    if wanted.model.family != own.model.family:
+        words.append(wanted.model.family)
+    if wanted.train.precision != own.train.precision:
+        words.append(wanted.train.precision)
+    return "-".join(words)
 
 
 @main.command()
@@ -310,23 +316,32 @@ def _contest(
 
 
 @main.command()
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=10, show_default=True)
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), default=math.inf,
+    help="For all that this call does.  [default: as long as it takes]",
+)  # fmt: skip
+@click.option(
+    "--speedruns", type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="A folder with clones of public speedruns; those that benchmarks/speedrun.py knows "
+    "take turns with ours.",
+)  # fmt: skip
 @click.option("--keep", type=_FOLDER, default=Path("runs/battery"), show_default=True)
-@click.option("--records", type=_FOLDER, default=record.FOLDER, help="Records folder.")
-def gpu(minutes: float, keep: Path, records: Path) -> None:
+@_common
+def gpu(minutes: float, speedruns: Path | None, keep: Path, quick: bool, records: Path) -> None:
     """The whole battery for a machine with one GPU; a second call goes on with the first."""
     import torch
 
     from benchmarks.battery import tasks, work
 
+    battery = tasks(keep, quick, speedruns)
     if not torch.cuda.is_available():
         raise UserError("torch sees no GPU here; the battery is for a machine with one")
     keep, records = keep.resolve(), records.resolve()
-    endings = work(tasks(keep), 60 * minutes, keep, records)
-    for task in tasks(keep):
+    endings = work(battery, 60 * minutes, keep, records)
+    for task in battery:
         ending = endings.get(task.name)
         click.echo(f"{task.name}: {ending or 'not begun'}")
-    if any(ending.code != 0 for ending in endings.values()) or len(endings) < len(tasks(keep)):
+    if any(task.name not in endings or endings[task.name].code != 0 for task in battery):
         click.echo("call it again to go on")
         raise SystemExit(1)
 

@@ -1,19 +1,25 @@
-"""Everything worth knowing of a machine with one GPU, in one call that fits in ten minutes.
+"""Everything worth knowing of a machine with one GPU, in one call that can be repeated.
 
-An hour on such a machine is rare: the battery is a fixed list of commands, most telling first.
-Each is a process of its own, none may take more than its share, and what is done is written down
-after each, so that a call that was cut off, or a second one, goes on where the last one ended.
+The battery is a fixed list of commands, most telling first. Each is a process of its own, none may
+take more than its minutes, and what is done is written down after each, so that a call that was
+cut off, or a second one, goes on where the last one ended.
+
+A whole battery takes an H100 about three hours. A quick one makes do with first looks, most of
+which fit into ten minutes.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,10 +28,23 @@ import click
 from fasttrain.errors import UserError
 from fasttrain.files import write_text
 
-_ROOT = Path(__file__).parent.parent
-_SMALL, _FAST, _STRONG = (f"configs/{name}.yaml" for name in ("baseline", "speed94", "advanced"))
+_ROOT = Path(__file__).resolve().parent.parent
+_PROGRAMS = str(Path(sys.executable).parent)  # with the `python` that rivals are to run in
+_SMALL, _MIDDLE, _FAST, _FINE, _STRONG = (
+    f"configs/{name}.yaml"
+    for name in ("baseline", "intermediate", "speed94", "speed96", "advanced")
+)
 _WHOLE = "train.resize=[]"  # one step is measured, and all its pictures have one size
+_RESNET = "model={family: wide_resnet, depth: 16, widen: 8}"
+_WORKERS = ("--workers", "16")
+_TESTS = ("pytest", "-q", "-n", "2", "-m", "gpu", "tests")
+_FEWER_EPOCHS = ("--variant", "ten=train.epochs=10", "--variant", "nine=train.epochs=9")
 _GRACE = 20  # seconds that a run has to stop with a checkpoint
+# Those that `benchmarks.speedrun` knows, by the recipe that aims as high.
+_SPEEDRUNS = {
+    _FAST: ("airbench94_muon.py", "cifar10_speedrun.py", "e1.py"),
+    _FINE: ("airbench96_faster.py",),
+}
 
 
 @dataclass(frozen=True)
@@ -35,12 +54,12 @@ class Task:
     Attributes:
         name: Under which it is written down.
         words: What follows `python -m`.
-        share: Of the whole time; what is cut off begins again, or goes on, at the next call.
+        minutes: At most; what is cut off begins again, or goes on, at the next call.
     """
 
     name: str
     words: tuple[str, ...]
-    share: float
+    minutes: float
 
 
 @dataclass(frozen=True)
@@ -51,39 +70,119 @@ class Ending:
     seconds: float
 
 
-def _look(name: str, *words: str) -> tuple[str, ...]:
-    """A benchmark's first look: a whole one takes longer than its share of ten minutes."""
-    return ("benchmarks", name, *words, "--quick")
+def tasks(keep: Path, quick: bool = False, speedruns: Path | None = None) -> tuple[Task, ...]:
+    """The battery, in order.
+
+    Args:
+        keep: Where whole runs stay, which are gone on with.
+        quick: First looks in place of whole benchmarks, and no long runs.
+        speedruns: A folder with clones of public ones, to take turns with ours.
+
+    Raises:
+        UserError: there is none in that folder.
+    """
+    rivals = find_speedruns(speedruns) if speedruns else {}
+    return _looks(keep) if quick else _whole(keep, rivals)
 
 
-def tasks(keep: Path) -> tuple[Task, ...]:
-    """The battery, in order; runs that take longer stay in `keep` and are gone on with."""
+def _looks(keep: Path) -> tuple[Task, ...]:
+    """First looks; with whole runs of what takes less than a minute on a GPU."""
 
-    def runs(config: str) -> tuple[str, ...]:
-        folder = str(keep / Path(config).stem)
-        return ("benchmarks", "accuracy", "--config", config, "--keep", folder)
+    def look(name: str, minutes: float, *words: str) -> Task:
+        return Task(f"{name}, a first look", ("benchmarks", *words, "--quick"), minutes)
 
     return (
-        Task("parity", ("pytest", "-q", "-n", "2", "-m", "gpu", "tests"), 0.3),
-        Task("loaders", _look("loaders", "--batch", "1024", "--workers", "16"), 0.15),
-        Task("speed94", runs(_FAST), 0.25),
-        Task("data of speed94", _look("train", "--config", _FAST, _WHOLE), 0.2),
-        Task("step of speed94", _look("step", "--config", _FAST, _WHOLE), 0.25),
-        Task("baseline", runs(_SMALL), 0.25),
-        Task("step of advanced", _look("step", "--config", _STRONG), 0.25),
-        Task("data of advanced", _look("train", "--config", _STRONG), 0.2),
-        Task("data of baseline", _look("train", "--config", _SMALL), 0.2),
-        Task("step of baseline", _look("step", "--config", _SMALL), 0.2),
-        Task("overhead", _look("overhead", "--config", _SMALL), 0.2),
-        Task("startup", _look("startup", "--config", _SMALL), 0.25),
-        Task("augmentations", _look("augment"), 0.2),
-        Task(
-            "heavy loaders",
-            _look("loaders", "--augment", "heavy", "--batch", "1024", "--workers", "16"),
-            0.15,
-        ),
-        Task("large batches", _look("loaders", "--batch", "8192", "--workers", "16"), 0.15),
+        Task("tests", _TESTS, 3),
+        look("loaders", 1.5, "loaders", "--batch", "1024", *_WORKERS),
+        _runs(_FAST, keep, 2.5),
+        look("data of speed94", 2, "train", "--config", _FAST, _WHOLE),
+        look("step of speed94", 2.5, "step", "--config", _FAST, _WHOLE),
+        _runs(_SMALL, keep, 2.5),
+        look("step of advanced", 2.5, "step", "--config", _STRONG),
+        look("data of advanced", 2, "train", "--config", _STRONG),
+        look("data of baseline", 2, "train", "--config", _SMALL),
+        look("step of baseline", 2, "step", "--config", _SMALL),
+        look("overhead", 2, "overhead", "--config", _SMALL),
+        look("startup", 2.5, "startup", "--config", _SMALL),
+        look("augmentations", 2, "augment"),
+        look("heavy loaders", 1.5, "loaders", "--augment", "heavy", "--batch", "1024", *_WORKERS),
+        look("large batches", 1.5, "loaders", "--batch", "8192", *_WORKERS),
     )
+
+
+def _whole(keep: Path, rivals: Mapping[str, Path]) -> tuple[Task, ...]:
+    """Everything, as often as it takes to be quoted."""
+
+    def whole(name: str, minutes: float, *words: str) -> Task:
+        return Task(name, ("benchmarks", *words), minutes)
+
+    return (
+        Task("tests", _TESTS, 15),
+        _turns(_FAST, rivals, 30, "--seeds", "20", *_FEWER_EPOCHS),
+        whole("step of advanced", 10, "step", "--config", _STRONG),
+        whole("step of a wide ResNet", 10, "step", "--config", _STRONG, _RESNET),
+        whole("data of advanced", 10, "train", "--config", _STRONG),
+        whole("step of speed94", 10, "step", "--config", _FAST, _WHOLE),
+        whole("data of speed94", 10, "train", "--config", _FAST, _WHOLE),
+        *(
+            whole(
+                f"loaders, {strength}, {batch}", 10,
+                "loaders", "--augment", strength, "--batch", batch, *_WORKERS,
+            )
+            for strength in ("light", "heavy")
+            for batch in ("256", "1024", "8192")
+        ),
+        _turns(_FINE, rivals, 45, "--seeds", "10"),
+        _runs(_STRONG, keep, 60),
+        _runs(_SMALL, keep, 10),
+        _runs(_MIDDLE, keep, 20),
+        whole("overhead", 10, "overhead", "--config", _SMALL),
+        whole("startup of baseline", 15, "startup", "--config", _SMALL),
+        whole("startup of speed94", 20, "startup", "--config", _FAST),
+        whole("checkpoints", 10, "checkpoint", "--config", _SMALL),
+        whole("augmentations", 15, "augment"),
+    )  # fmt: skip
+
+
+def _runs(config: str, keep: Path, minutes: float) -> Task:
+    """Three whole runs of a recipe."""
+    name = Path(config).stem
+    folder = _written(keep / name)
+    return Task(name, ("benchmarks", "accuracy", "--config", config, "--keep", folder), minutes)
+
+
+def _turns(config: str, rivals: Mapping[str, Path], minutes: float, *options: str) -> Task:
+    """A recipe in turn with those of the speedruns that aim as high."""
+    words = list(options)
+    for name in _SPEEDRUNS[config]:
+        if name in rivals:
+            command = shlex.join(["python", "-m", "benchmarks.speedrun", _written(rivals[name])])
+            words += ["--rival", f"{Path(name).stem}={command}"]
+    name = f"{Path(config).stem} in turn"
+    return Task(name, ("benchmarks", "turns", "--config", config, *words), minutes)
+
+
+def find_speedruns(folder: Path) -> dict[str, Path]:
+    """The public speedruns that lie in a folder, by name; of two, what lies less deep.
+
+    Raises:
+        UserError: there is none.
+    """
+    found: dict[str, Path] = {}
+    for name in itertools.chain(*_SPEEDRUNS.values()):
+        there = sorted(folder.rglob(name), key=lambda path: (len(path.parts), path))
+        if there:
+            found[name] = there[0]
+    if not found:
+        names = ", ".join(itertools.chain(*_SPEEDRUNS.values()))
+        raise UserError(f"--speedruns: {folder} holds none of {names}; clone their repositories")
+    return found
+
+
+def _written(path: Path) -> str:
+    """A path as a record may hold it: from the project's folder, where it lies in that."""
+    path = path.resolve()
+    return str(path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else path)
 
 
 def work(battery: Sequence[Task], seconds: float, keep: Path, records: Path) -> dict[str, Ending]:
@@ -91,7 +190,7 @@ def work(battery: Sequence[Task], seconds: float, keep: Path, records: Path) -> 
 
     Args:
         battery: The tasks in order.
-        seconds: For all of them together.
+        seconds: For all of them together; may be infinite.
         keep: Where `battery.json` says what is done, and every task's output is kept.
         records: Where the benchmarks' records go.
 
@@ -110,7 +209,7 @@ def work(battery: Sequence[Task], seconds: float, keep: Path, records: Path) -> 
             break
         if (known := endings.get(task.name)) and known.code == 0:
             continue
-        endings[task.name] = _run(task, min(left, task.share * seconds), keep, records)
+        endings[task.name] = _run(task, min(left, 60 * task.minutes), keep, records)
         written = {name: asdict(ending) for name, ending in endings.items()}
         write_text(keep / "battery.json", json.dumps(written, indent=1) + "\n")
     return endings
@@ -127,8 +226,10 @@ def _known(path: Path) -> dict[str, Ending]:
 
 def _run(task: Task, seconds: float, keep: Path, records: Path) -> Ending:
     """Let a task run for so long; its output goes to a file of its own."""
-    words = [*task.words, *(["--records", str(records)] if task.words[0] == "benchmarks" else [])]
-    output = keep / f"{task.name.replace(' ', '-')}.txt"
+    words = [*task.words]
+    if task.words[0] == "benchmarks":
+        words += ["--records", _written(records)]
+    output = keep / ("-".join(re.findall(r"\w+", task.name)) + ".txt")
     click.echo(f"{task.name}: at most {seconds:.0f} s, output in {output}")
     start = time.monotonic()
     with (
@@ -136,6 +237,7 @@ def _run(task: Task, seconds: float, keep: Path, records: Path) -> Ending:
         subprocess.Popen(  # noqa: S603 - our own modules
             [sys.executable, "-m", *words],
             cwd=_ROOT, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, "PATH": os.pathsep.join([_PROGRAMS, os.environ.get("PATH", "")])},
         ) as process,
     ):  # fmt: skip
         code = _wait(process, seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import battery, checkpoint, rival, scaling
+from benchmarks import battery, checkpoint, rival, scaling, step
 from benchmarks.__main__ import main
 from benchmarks.battery import Task, _kill, _wait, tasks, work
 from benchmarks.plot import draw
@@ -159,6 +160,22 @@ def test_a_recipe_and_a_rival_are_compared_pair_by_pair(tmp_path: Path) -> None:
     assert all(0 < ratio < wall for ratio, wall in pairs)
 
 
+def test_a_step_says_what_share_of_the_machine_it_gets_and_what_it_draws() -> None:
+    machine = {"matrix_product_flops": {"bf16": [4e12, 2e12, 9e12], "fp32": [1e12] * 3}}
+    costs = {
+        "flops_per_image": 1e9,
+        "steps_a_repetition": {"bf16": 10, "compiled": 20},
+        "batch_size": 100,
+        "joules": {"bf16": [None, None, None], "compiled": [50.0, 40.0, 10.0]},
+    }
+    runs = {"bf16": [900.0, 1000.0, 1100.0], "compiled": [3000.0, 1000.0, 2000.0]}
+    outcome = Outcome("a step", "images/s", runs, {}, details=[costs, machine])
+    assert step.shares(outcome) == [
+        "bf16: 1.000 TFLOP/s, 25% of bf16 products",
+        "compiled: 2.000 TFLOP/s, 50% of bf16 products, 50.0 images per joule",
+    ]
+
+
 def test_a_step_in_parts_is_measured_under_a_runs_own_settings() -> None:
     words = ["train.accumulate=2", "train.device=cpu", "train.compile=false"]
     bench = assemble(load(ROOT / "configs" / "demo.yaml", [*words, "train.deterministic=true"]))
@@ -213,9 +230,9 @@ def test_a_benchmark_that_is_stopped_leaves_a_checkpoint_and_its_seconds(
 # The battery
 
 
-def task(name: str, code: str, share: float = 0.5) -> Task:
+def task(name: str, code: str, minutes: float = 0.5) -> Task:
     """A task that is a line of Python."""
-    return Task(name, ("timeit", "-n1", "-r1", code), share)
+    return Task(name, ("timeit", "-n1", "-r1", code), minutes)
 
 
 def test_a_battery_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
@@ -235,8 +252,8 @@ def test_a_battery_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
 def test_a_task_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     child = f"import subprocess as s; p = s.Popen(['sleep', '600']); open({str(pid)!r}, 'w')"
-    endless = task("endless", f"{child}.write(str(p.pid)); p.wait()", share=0.5)
-    ended = work((endless, task("next", "pass")), 20, tmp_path, tmp_path)
+    endless = task("endless", f"{child}.write(str(p.pid)); p.wait()", minutes=0.17)
+    ended = work((endless, task("next", "pass")), math.inf, tmp_path, tmp_path)
     assert ended["endless"].code is None
     assert ended["next"].code == 0
     number = int(pid.read_text())  # of a process that is gone, or waits for being counted
@@ -249,11 +266,44 @@ def test_a_battery_whose_list_is_broken_says_so(tmp_path: Path) -> None:
         work((), 1, tmp_path, tmp_path)
 
 
-def test_the_battery_names_commands_that_exist(tmp_path: Path) -> None:
-    for one in tasks(tmp_path):
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_battery_names_commands_that_exist(quick: bool, tmp_path: Path) -> None:
+    battery = tasks(tmp_path, quick)
+    assert len({one.name for one in battery}) == len(battery)
+    for one in battery:
         module, command, *words = one.words
         if module == "benchmarks":
-            main.commands[command].make_context(command, list(words))
+            parameters = main.commands[command].make_context(command, list(words)).params
+            if "config" in parameters:
+                load(parameters["config"], parameters.get("overrides", ()))
+
+
+def test_speedruns_that_are_there_take_turns_with_ours(tmp_path: Path) -> None:
+    for path in ("b/base/cifar10_speedrun.py", "a/airbench96_faster.py", "c/cifar10_speedrun.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    battery = {one.name: one.words for one in tasks(tmp_path, speedruns=tmp_path)}
+    given = {
+        name: [word for word in battery[f"{name} in turn"] if word.startswith(("cifar", "airb"))]
+        for name in ("speed94", "speed96")
+    }
+    command = "python -m benchmarks.speedrun"
+    assert given["speed94"] == [f"cifar10_speedrun={command} {tmp_path}/c/cifar10_speedrun.py"]
+    assert given["speed96"] == [f"airbench96_faster={command} {tmp_path}/a/airbench96_faster.py"]
+    with pytest.raises(UserError, match="holds none of airbench94_muon"):
+        tasks(tmp_path, speedruns=tmp_path / "b" / "base" / "nothing")
+
+
+def test_a_battery_writes_no_path_of_the_machine_into_records() -> None:
+    battery = tasks(ROOT / "runs" / "battery")
+    assert not any(str(ROOT) in word for one in battery for word in one.words)
+
+
+def test_the_rivals_of_a_battery_run_in_its_own_python(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    asks = task("asks", f"import shutil; open({str(told)!r}, 'w').write(shutil.which('python'))")
+    assert work((asks,), 60, tmp_path, tmp_path)["asks"].code == 0
+    assert Path(told.read_text()).parent == Path(sys.executable).parent
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
