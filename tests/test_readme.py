@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.readme import PAGES, TABLES, newest, render
+from benchmarks.library import newest
+from benchmarks.readme import PAGES, render
 from benchmarks.record import FOLDER
+from benchmarks.tables import TABLES
 from fasttrain.errors import UserError
 
 LOADERS = "loaders(-light-512)?"
@@ -108,6 +110,59 @@ def test_a_table_without_records_says_what_to_run(tmp_path: Path) -> None:
         render(asked("loaders"), tmp_path)
 
 
+def test_what_a_gpu_did_stands_in_tables_of_its_own(tmp_path: Path) -> None:
+    records = copied(tmp_path)
+    cpu, gpu = (render(asked(name), records) for name in ("recipes", "gpu-recipes"))
+    path = max(records.glob("accuracy-baseline-*.json"))
+    content = json.loads(path.read_text())
+    content["environment"]["gpus"] = ["NVIDIA X1"]
+    content["details"][0]["peak_gpu_memory_bytes"] = 12_340_000_000
+    (records / "accuracy-baseline-20990101-000000.json").write_text(json.dumps(content))
+    assert render(asked("recipes"), records) == cpu
+    drawn = render(asked("gpu-recipes"), records)
+    assert "`baseline`" not in gpu
+    assert "| `baseline` | 10 | 73.51 % (one run) | 193 s |" in drawn
+    assert "| 12.3 GB | NVIDIA X1 |" in drawn
+
+
+@pytest.mark.parametrize("name", ["gpu-recipes", "gpu-loaders", "gpu-costs", "turns"])
+def test_what_no_gpu_did_yet_has_a_line_in_place_of_a_table(name: str, tmp_path: Path) -> None:
+    assert "python -m benchmarks gpu" in render(asked(name), tmp_path)
+
+
+def test_those_that_took_turns_are_compared_with_each_rival(tmp_path: Path) -> None:
+    results = {
+        "accuracy": [0.94, 0.95],
+        "seconds": [1.0, 1.2],
+        "ten accuracy": [0.93, 0.94],
+        "ten seconds": [0.9, 0.8],
+        "a accuracy": [0.94],
+        "a seconds": [2.0],
+        "ours over a": [0.5],
+        "ten over a": [0.45],
+    }
+    record = {
+        "quick": False,
+        "environment": {"processor": "AMD EPYC", "gpus": ["NVIDIA X1"]},
+        "settings": {
+            "name": "speed94",
+            "train": {"epochs": 11},
+            "variants": {"ten": ["train.epochs=10"]},
+            "rivals": {"a": "python a.py", "lost": "python lost.py"},
+        },
+        "results": {name: {"all": each} for name, each in results.items()},
+    }
+    (tmp_path / "turns-speed94-20260101-000000.json").write_text(json.dumps(record))
+    lines = render(asked("turns"), tmp_path).splitlines()
+    assert lines[4:7] == [
+        "| NVIDIA X1 | `speed94`, 11 epochs | 94.50 % (mean of 2) | 1.100 (1.000 to 1.200) "
+        "| `a` 0.500 (one) |",
+        "|  | the same, train.epochs=10 | 93.50 % (mean of 2) | 0.850 (0.800 to 0.900) "
+        "| `a` 0.450 (one) |",
+        "|  | `a` | 94.00 % (mean of 1) | 2.000 (one) |  |",
+    ]
+
+
 def test_a_rival_stands_beside_the_recipe(tmp_path: Path) -> None:
     results = {
         "test_accuracy": [0.94, 0.95],
@@ -126,7 +181,7 @@ def test_a_rival_stands_beside_the_recipe(tmp_path: Path) -> None:
     }
 
     def keep(day: int, processor: str, record: Mapping[str, Any]) -> None:
-        record = {**record, "environment": {"processor": processor}}
+        record = {**record, "environment": {"processor": processor, "gpus": []}}
         (tmp_path / f"accuracy-speed94-2026010{day}-000000.json").write_text(json.dumps(record))
 
     first = {name: {"all": each[:1]} for name, each in results.items()}
