@@ -42,7 +42,7 @@ def stopped_at(run: Run) -> int:
         ("plain", signal.SIGTERM),
         pytest.param("plain", signal.SIGINT, marks=pytest.mark.long),
         pytest.param("plain", signal.SIGUSR1, marks=pytest.mark.long),
-        ("accelerate, one process", signal.SIGTERM),
+        pytest.param("accelerate, one process", signal.SIGTERM, marks=pytest.mark.long),
         pytest.param("accelerate, one process", signal.SIGKILL, marks=pytest.mark.long),
         ("accelerate, two ranks", signal.SIGTERM),
         pytest.param("accelerate, two ranks", signal.SIGUSR1, marks=pytest.mark.long),

@@ -50,7 +50,10 @@ def pictures() -> Tensor:
         {"family": "cnn", "widths": [8, 8], "norm": "batch"},
         {"family": "wide_resnet", "depth": 10, "widen": 1, "dropout": 0.1},
         {"family": "attention_cnn", "stages": STAGES},
-        {"family": "attention_cnn", "stages": STAGES, "mix": "kernels", "kernels": [1, 3, 3]},
+        pytest.param(
+            {"family": "attention_cnn", "stages": STAGES, "mix": "kernels", "kernels": [1, 3, 3]},
+            marks=pytest.mark.long,
+        ),
         {"family": "attention_cnn", "stages": STAGES, "norm": "branch", "dropout": 0.2},
         {
             "family": "attention_cnn",
@@ -103,8 +106,14 @@ def test_compiled_code_reads_the_temperature_of_the_step() -> None:
     "settings",
     [
         {"family": "whitened_cnn", "widths": [8, 8], "logit_scale": 1.0},
-        {"family": "whitened_cnn", "widths": [8, 8], "logit_scale": 1.0, "ghost_batch": 16},
-        {"family": "attention_cnn", "stages": STAGES, "head": {"pool": "max"}},
+        pytest.param(
+            {"family": "whitened_cnn", "widths": [8, 8], "logit_scale": 1.0, "ghost_batch": 16},
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            {"family": "attention_cnn", "stages": STAGES, "head": {"pool": "max"}},
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_compiled_gradients_through_the_maximum_are_those_of_plain_code(

@@ -44,7 +44,7 @@ def assert_same_end(folder: Path) -> None:
     assert records(folder / "whole") == records(folder / "killed")
 
 
-@pytest.mark.parametrize("loader", ["resident", "dali", "reference"])
+@pytest.mark.parametrize("loader", ["resident", "dali"])
 def test_a_run_that_is_killed_ends_as_the_undisturbed_one(loader: str, tmp_path: Path) -> None:
     if loader == "dali":
         pytest.importorskip("nvidia.dali")
