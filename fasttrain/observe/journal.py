@@ -25,6 +25,14 @@ from fasttrain.files import explain_write_errors, write_text
 
 Record = dict[str, Any]
 
+# What a record is not whole without: figures that are read without asking whether they are there.
+_FIGURES = {
+    "train": ("step", "epoch", "steps", "loss", "accuracy", "images_per_second", "data_stall",
+              "seconds"),
+    "evaluation": ("step", "epoch", "accuracy", "count"),
+    "rollback": ("step", "epoch", "to"),
+}  # fmt: skip
+
 
 class Sink(Protocol):
     """Somewhere the journal's records are shown."""
@@ -134,9 +142,16 @@ def read(path: Path) -> list[Record]:
     for line in text.splitlines():
         with suppress(ValueError, RecursionError):
             record = json.loads(line)
-            if isinstance(record, dict) and {"kind", "step"} <= record.keys():
+            if isinstance(record, dict) and _is_whole(record):
                 records.append(record)
     return records
+
+
+def _is_whole(record: Record) -> bool:
+    figures = _FIGURES.get(str(record.get("kind")))
+    if figures is None:
+        return False
+    return all(isinstance(record.get(name), int | float) for name in figures)
 
 
 def until(path: Path, step: int) -> list[Record]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,11 +22,13 @@ def cut_back(path: Path, step: int) -> None:
 
 
 def train(step: int) -> Record:
-    return {"kind": "train", "step": step, "epoch": 1, "loss": 1 / (step + 2), "accuracy": 0.5}
+    figures = {"loss": 1 / (step + 2), "accuracy": 0.5, "images_per_second": 9.5, "data_stall": 0.0}
+    return {"kind": "train", "step": step, "epoch": 1, "steps": 1, **figures, "seconds": 2.5}
 
 
-def evaluation(step: int) -> Record:
-    return {"kind": "evaluation", "step": step, "epoch": 1, "split": "validation", "loss": 0.1}
+def evaluation(step: int, split: str = "validation") -> Record:
+    place = {"kind": "evaluation", "step": step, "epoch": 1, "split": split}
+    return {**place, "loss": 0.1, "accuracy": 0.5, "count": 10}
 
 
 class Listener:
@@ -103,21 +106,21 @@ def test_a_rank_that_only_takes_part_writes_nothing(
 
 
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 from fasttrain.observe.journal import Journal
 
 journal = Journal(Path(sys.argv[1]))
-journal.write({"kind": "train", "step": 1})
+journal.write(json.loads(sys.argv[2]))
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_what_was_written_survives_a_kill(path: Path) -> None:
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)])
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path), json.dumps(train(1))])
     assert killed.returncode == -signal.SIGKILL
-    assert read(path) == [{"kind": "train", "step": 1}]
+    assert read(path) == [train(1)]
 
 
 # Back to a checkpoint
@@ -162,6 +165,13 @@ def test_a_line_that_is_no_record_is_left_out(path: Path, line: str) -> None:
     write(path, train(1))
     with path.open("a") as file:
         file.write(line + "\n")
+    assert read(path) == [train(1)]
+
+
+@pytest.mark.parametrize("record", [train(2), evaluation(2)], ids=["train", "evaluation"])
+@pytest.mark.parametrize("value", [None, "1.0", [1.0]])
+def test_a_record_without_its_figures_is_left_out(path: Path, record: Record, value: Any) -> None:
+    write(path, train(1), {**record, "accuracy": value}, {**record, "kind": value})
     assert read(path) == [train(1)]
 
 
@@ -250,8 +260,8 @@ class Sinks:
 def test_cutting_back_drops_the_test_score_that_is_taken_again(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     log = Journal(path)
-    log.write({"kind": "evaluation", "step": 4, "split": "validation"})
-    log.write({"kind": "evaluation", "step": 4, "split": "test"})
+    log.write(evaluation(4))
+    log.write(evaluation(4, "test"))
     log.close()
     cut_back(path, 4)
     assert [record["split"] for record in read(path)] == ["validation"]

@@ -32,7 +32,9 @@ from fasttrain.observe.journal import Record, read
 from fasttrain.observe.tracking import STATUS, WandbSink
 from fasttrain.observe.wandb import Follower, figures, has_key
 
-TRAIN: Record = {"kind": "train", "step": 7, "epoch": 2, "loss": 0.5, "accuracy": 0.25}
+SPEED = {"steps": 7, "images_per_second": 9.5, "data_stall": 0.0, "seconds": 2.5}
+SEEN: Record = {"kind": "train", "step": 7, "epoch": 2, "loss": 0.5, "accuracy": 0.25}
+TRAIN: Record = {**SEEN, **SPEED}
 LONG = pytest.mark.long
 VALIDATION: Record = {**TRAIN, "kind": "evaluation", "split": "validation", "count": 10}
 
@@ -78,7 +80,7 @@ def config(mode: str) -> Config:
 
 
 def test_figures_stand_under_their_kind_or_split() -> None:
-    assert figures(TRAIN) == {"train/epoch": 2, "train/loss": 0.5, "train/accuracy": 0.25}
+    assert figures(SEEN) == {"train/epoch": 2, "train/loss": 0.5, "train/accuracy": 0.25}
     assert figures(VALIDATION)["validation/count"] == 10
     scored = {**VALIDATION, "per_class": [0.5, None, 0.25]}
     assert figures(scored, ["cat", "dog", "emu"]).items() >= {

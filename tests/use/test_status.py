@@ -29,12 +29,13 @@ Make = Callable[..., RunFolder]
 
 def train(step: int, epoch: int) -> dict[str, Any]:
     figures = {"loss": 1.0, "accuracy": 0.5, "images_per_second": 200.0, "data_stall": 0.25}
-    return {"kind": "train", "step": step, "epoch": epoch, **figures}
+    return {"kind": "train", "step": step, "epoch": epoch, "steps": 5, **figures, "seconds": 2.5}
 
 
 RECORDS = [
     train(5, 1), train(10, 1),
-    {"kind": "evaluation", "split": "validation", "step": 10, "epoch": 1, "accuracy": 0.625},
+    {"kind": "evaluation", "split": "validation", "step": 10, "epoch": 1, "accuracy": 0.625,
+     "count": 8},
     train(15, 2),
 ]  # fmt: skip
 
