@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fasttrain.cli import main
-from fasttrain.config import Config, Duration, load
+from fasttrain.config import Config, Duration, Train, load
 from fasttrain.config.describing import Block, Setting, describe
 from fasttrain.config.fields import Section, sections_in
 from fasttrain.config.meanings import about, meaning
@@ -167,7 +167,6 @@ def test_each_choice_is_taken_and_no_other(block: Block, setting: Setting) -> No
     [
         ("name", "text of at most 80 characters"),
         ("seed", "whole number from 0, below 2^63"),
-        ("data", "section"),
         ("data.path", "path or null"),
         ("data.size", "side of a square or [height, width], 8 to 512 each, or null"),
         ("data.test_share", "number above 0, below 1, or null"),
@@ -198,7 +197,7 @@ def test_what_a_setting_takes_is_said_in_words(name: str, kind: str) -> None:
 @pytest.mark.parametrize(
     ("name", "titles"),
     [
-        ("track", ["", "track"]),
+        ("track", ["track"]),
         ("train.ema", ["train", "train.ema"]),
         ("train.epochs", ["train"]),
         ("optim.adamw", ["optim.name=adamw"]),
@@ -215,6 +214,13 @@ def test_what_a_setting_takes_is_said_in_words(name: str, kind: str) -> None:
 )
 def test_a_part_is_shown_by_its_name(name: str, titles: list[str]) -> None:
     assert [block.title for block in describe(name)] == titles
+
+
+def test_what_a_section_is_for_is_said_once() -> None:
+    shown = " ".join(fasttrain("config", "train").stdout.split())
+    assert shown.count(about(Train)) == 1
+    (row,) = (each for each in BLOCKS[0].settings if each.key == "train")  # as all are listed
+    assert (row.kind, row.meaning) == ("section", about(Train))
 
 
 def test_a_section_that_two_families_have_is_shown_once() -> None:

@@ -125,10 +125,14 @@ def _inside(
 
 
 def _named(words: Sequence[str], block: Block) -> Iterator[Block]:
-    """What of a block has a name: all of it, some settings, or nothing."""
+    """What of a block has a name: all of it, some settings, or nothing.
+
+    A section that is always there has a block of its own, which says all that its row does.
+    """
+    rows = (each for each in block.settings if each.kind != "section")
     if _leads(words, block.place):
         yield block
-    elif some := tuple(each for each in block.settings if _leads(words, each.place)):
+    elif some := tuple(each for each in rows if _leads(words, each.place)):
         yield replace(block, about="", settings=some)
 
 
