@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,10 @@ def data() -> None:
 @_what
 @overridable
 @click.option(
-    "--path", metavar="DIR", help="Where it lies: for folder, a folder or zip of pictures by class."
+    "--path",
+    type=PATH,
+    metavar="DIR",
+    help="Where it lies: for folder, a folder or zip of pictures by class.",
 )
 @click.option("--size", metavar="N|[H,W]", help="Pixels to bring each picture to, such as 32.")
 @click.option(
@@ -71,22 +75,43 @@ def prepare(what: str, overrides: tuple[str, ...], output: Path | None, **option
     train/<class>/<picture> and test/<class>/<picture>, or at <class>/<picture>; then a share of
     each class, 0.2 by default, is the test set.
     """
+    given = {name: value for name, value in options.items() if value is not None}
+    typed = {
+        _setting(name, value): f"--{name.replace('_', '-')}={value}"
+        for name, value in given.items()
+    }
+    settings = [*overrides, *typed]
+    with _as_typed(typed):
+        if _is_dataset(what):
+            first = [f"data.dataset={what}"]
+            if what == "folder" and "seed" in given:
+                first.append(f"data.test_share={_SHARE}")  # any that is set comes later
+            _prepare_dataset([*first, *settings], output)
+            return
+        _refuse_misspelt(what)
+        if output is not None:
+            raise UserError(f"{output}: only a DATASET's configuration is written, {what} is one")
+        click.echo(f"ready: {_open_store(what, settings).folder}")
+
+
+def _setting(name: str, value: str | Path) -> str:
+    """What an option is short for: words are taken as they stand, the rest is read as YAML."""
     from fasttrain.config import override
 
-    given = {name: value for name, value in options.items() if value is not None}
-    texts = {name: given.pop(name) for name in ("path", "name") if name in given}
-    settings = [*overrides, *(f"{_SETTINGS[name]}={value}" for name, value in given.items())]
-    settings += [override(_SETTINGS[name], value) for name, value in texts.items()]
-    if _is_dataset(what):
-        first = [f"data.dataset={what}"]
-        if what == "folder" and "seed" in given:
-            first.append(f"data.test_share={_SHARE}")  # any that is set comes later
-        _prepare_dataset([*first, *settings], output)
-        return
-    _refuse_misspelt(what)
-    if output is not None:
-        raise UserError(f"{output}: only a DATASET's configuration is written, {what} is one")
-    click.echo(f"ready: {_open_store(what, settings).folder}")
+    key = _SETTINGS[name]
+    return override(key, value) if name in ("path", "name") else f"{key}={value}"
+
+
+@contextmanager
+def _as_typed(options: Mapping[str, str]) -> Iterator[None]:
+    """Let an error name the option that was typed, and not the setting that it is short for."""
+    try:
+        yield
+    except UserError as error:
+        message = str(error)
+        for setting, option in options.items():
+            message = message.replace(setting, option)
+        raise UserError(message) from error
 
 
 def _prepare_dataset(settings: list[str], output: Path | None) -> None:

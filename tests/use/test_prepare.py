@@ -214,16 +214,21 @@ def test_any_text_survives_an_override(value: str) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--path", "gone"], "data.path=gone is not there"),
+        (["--path", "gone"], "--path=gone is not there"),
+        (["--path", ""], "Invalid value for '--path': the path is empty"),
+        (["data.path=gone"], "data.path=gone is not there"),
         ([], "set data.path=... to your folder or zip of pictures"),
         (["--path", "{letters}", "--size", "0"], "data.size: a size is the side of a square, or"),
         (["--path", "{letters}", "--size", "-3"], "of 8 to 512 pixels (it is -3)"),
         (["--path", "{letters}", "--size", "100000"], "of 8 to 512 pixels (it is 100000)"),
         (["--path", "{letters}", "--size", "large"], "of 8 to 512 pixels (it is 'large')"),
         (["--path", "{letters}", "--test-share", "0"], "data.test_share: input should be greater"),
-        (["--path", "{letters}", "--test-share", "1"], "data.test_share: input should be less"),
+        (
+            ["--path", "{letters}", "--test-share", "1"],
+            "the argument '--test-share=1': data.test_share: input should be less",
+        ),
         (["--path", "{letters}", "--seed", "x"], "data.split_seed: input should be a valid int"),
-        (["--path", "{letters}", "--name", "a b"], "name: letters, digits"),
+        (["--path", "{letters}", "--name", "a b"], "argument '--name=a b': name: letters, digits"),
         (["--path", "{letters}", "-o", "../x/a.yaml"], "cannot write"),
     ],
 )
@@ -324,7 +329,7 @@ def test_a_name_too_long_for_a_file_is_one_line() -> None:
 
 def test_a_seed_alone_divides_no_set_that_is_divided() -> None:
     told = refusal("data", "prepare", "cifar10", "--seed", "5", "--path", "/no")
-    assert told.startswith("fasttrain: the argument 'data.split_seed=5': ")
+    assert told.startswith("fasttrain: the argument '--seed=5': ")
 
 
 def test_other_pictures_make_another_run(letters: Path, tmp_path: Path) -> None:
