@@ -10,13 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from fasttrain.observe.journal import Record
+from fasttrain.observe.journal import Sink
 
 _HURRIED = 5.0  # seconds that the end of a run waits when a scheduler is about to kill it
 
 
-class Follower:
-    """Starts a module as a process that reads `metrics.jsonl`, and takes leave of it.
+class Follower(Sink):
+    """Starts a module as a process that reads `metrics.jsonl` by itself, and takes leave of it.
 
     It ends when this process does, however that happens: its standard input ends then.
 
@@ -46,9 +46,6 @@ class Follower:
             start_new_session=True,
             env={**os.environ, **(environment or {})},
         )
-
-    def show(self, record: Record) -> None:
-        """Nothing: the process reads the journal by itself."""
 
     def hurry(self) -> None:
         """Wait only a moment for the process."""

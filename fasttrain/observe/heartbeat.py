@@ -13,7 +13,7 @@ from typing import Any
 from fasttrain.config import Config
 from fasttrain.errors import UserError
 from fasttrain.observe.folder import RunFolder
-from fasttrain.observe.journal import Record
+from fasttrain.observe.journal import Record, Sink
 from fasttrain.watchdog import Watchdog
 
 _EVERY = 5.0  # seconds between two of them at least
@@ -21,7 +21,7 @@ _LAST = 2.0  # seconds that the end of a run waits for the last one
 _TRAIN = ("images_per_second", "data_stall", "loss", "accuracy")
 
 
-class Heartbeat:
+class Heartbeat(Sink):
     """A sink that keeps the newest figures, and writes them beside the training.
 
     A thread writes, and only when the loop has shown a sign of life since: a run that hangs has an
@@ -65,9 +65,6 @@ class Heartbeat:
             self._figures.update({name: record[name] for name in _TRAIN})
         elif record.get("split") == "validation":
             self._figures["validation_accuracy"] = record["accuracy"]
-
-    def hurry(self) -> None:
-        """Nothing: it takes no time."""
 
     def close(self) -> None:
         """Write the last one."""

@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from fasttrain.errors import UserError
 from fasttrain.files import explain_write_errors, write_text
@@ -34,20 +34,17 @@ _FIGURES = {
 }  # fmt: skip
 
 
-class Sink(Protocol):
-    """Somewhere the journal's records are shown."""
+class Sink:
+    """Somewhere the journal's records are shown; each kind overrides what concerns it."""
 
     def show(self, record: Record) -> None:
         """Show one record that the journal holds."""
-        ...
 
     def hurry(self) -> None:
         """The process is to end within seconds."""
-        ...
 
     def close(self) -> None:
         """The run has ended."""
-        ...
 
 
 class Journal:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fasttrain.config import Config
-from fasttrain.observe.journal import Record, speed
+from fasttrain.observe.journal import Record, Sink, speed
 from fasttrain.times import roughly
 
 _BAR_WIDTH = 20
@@ -31,7 +31,7 @@ class Screen(Console):
         self.quiet = True
 
 
-class ProgressLine:
+class ProgressLine(Sink):
     """Shows where a run stands, from the journal's records.
 
     Args:
@@ -70,9 +70,6 @@ class ProgressLine:
         else:
             self._console.print(self._evaluation_line(record), highlight=False, soft_wrap=True)
             self._train = []
-
-    def hurry(self) -> None:
-        """Nothing: it takes no time."""
 
     def close(self) -> None:
         """Take the live line away; what was printed stays."""
