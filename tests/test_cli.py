@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 
 from fasttrain import answers, observe
 from fasttrain.cli import main
+from fasttrain.cli.group import print_table
 from fasttrain.data import cifar, loader
 from fasttrain.data.store import open_store
 from fasttrain.observe import environment
@@ -410,6 +411,14 @@ def trained(home: Path) -> Iterator[Path]:
         patch.setenv("FASTTRAIN_CACHE", str(home / "cache"))
         succeed("train", home / "config.yaml", "--run-dir", home / "undisturbed")
         yield home / "undisturbed"
+
+
+def test_a_summary_is_a_table_of_names_and_values(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table({"test accuracy": "70.00%", "training": "5.0 s"}, title="runs/x")
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].rstrip() == "runs/x"
+    assert any(re.search(r"test accuracy\W+70\.00%", line) for line in shown)
+    assert any(re.search(r"training\W+5\.0 s", line) for line in shown)
 
 
 def read_result(run: Path) -> dict[str, Any]:

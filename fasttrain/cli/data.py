@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fasttrain.cli.group import PATH, main, overridable
+from fasttrain.cli.group import PATH, main, overridable, print_table
 from fasttrain.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -124,14 +124,13 @@ def _prepare_dataset(settings: list[str], output: Path | None) -> None:
         check_writable(output.absolute().parent)
     from rich.console import Console
 
-    from fasttrain.observe.progress import summary, working
+    from fasttrain.observe.progress import working
     from fasttrain.use.prepare import prepare
 
     with working(Console(stderr=True, markup=False)) as progress:
         found = prepare(settings, _SHARE, progress)
     click.echo(f"ready: {found.store.folder}")
-    rows = _about(found.store) | found.rows
-    Console(markup=False).print(summary(rows, title=found.store.name), highlight=False)
+    print_table(_about(found.store) | found.rows, title=found.store.name)
     if output is None:
         click.echo(f"a configuration for it:\n\n{found.lines}")
         click.echo(f"with any other: fasttrain train CONFIG {found.overrides}")
@@ -146,12 +145,8 @@ def _prepare_dataset(settings: list[str], output: Path | None) -> None:
 @overridable
 def info(what: str, overrides: tuple[str, ...]) -> None:
     """Show what the data set that CONFIG names, or DATASET, holds."""
-    from rich.console import Console
-
-    from fasttrain.observe.progress import summary
-
     store = _open_store(what, overrides)
-    Console(markup=False).print(summary(_about(store), title=store.name), highlight=False)
+    print_table(_about(store), title=store.name)
 
 
 def _about(store: Store) -> dict[str, str]:

@@ -148,6 +148,17 @@ def overridable(command: Callable[..., None]) -> Callable[..., None]:
     return click.argument("overrides", nargs=-1, metavar="[KEY.PATH=VALUE]...")(command)
 
 
+def print_table(rows: dict[str, str], title: str) -> None:
+    """Print what a command found, as names and values."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+    for row in rows.items():
+        table.add_row(*row)
+    Console(markup=False).print(table, highlight=False)
+
+
 def tell_passed_over(reasons: Iterable[str]) -> None:
     """Say which newer checkpoints could not be used, and why."""
     for reason in reasons:

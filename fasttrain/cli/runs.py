@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fasttrain.cli.group import PATH, TTA, main, overridable, tell_passed_over
+from fasttrain.cli.group import PATH, TTA, main, overridable, print_table, tell_passed_over
 
 if TYPE_CHECKING:
     from fasttrain.config import LoaderName, Tta
@@ -49,10 +49,6 @@ def train(
 
 
 def _print_result(folder: Path, result: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from fasttrain.observe.progress import summary
-
     rows = {
         "test accuracy": f"{result['test_accuracy']:.2%} of {result['test_count']:,} pictures",
         "validation accuracy": _percent(result["val_accuracy"], "none held out"),
@@ -62,7 +58,7 @@ def _print_result(folder: Path, result: dict[str, Any]) -> None:
         f"evaluation {result['evaluate_seconds']:.1f} s, "
         f"checkpoints {result['checkpoint_seconds']:.1f} s",
     }
-    Console(markup=False).print(summary(rows, title=str(folder)), highlight=False)
+    print_table(rows, title=str(folder))
     click.echo(f"next: {shlex.join(['fasttrain', 'evaluate', str(folder)])}")
 
 
@@ -95,10 +91,6 @@ def evaluate(
 
 
 def _print_report(report: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from fasttrain.observe.progress import summary
-
     low, high = report["interval"]
     top = {"among the first five": _percent(report["top5"])} if "top5" in report else {}
     rows = {
@@ -109,7 +101,7 @@ def _print_report(report: dict[str, Any]) -> None:
         "calibration error": f"{report['calibration_error']:.2%}",
         **{name: _percent(share) for name, share in report["per_class"].items()},
     }
-    Console(markup=False).print(summary(rows, title=report["checkpoint"]), highlight=False)
+    print_table(rows, title=report["checkpoint"])
 
 
 @main.command()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fasttrain.cli.group import PATH, main
+from fasttrain.cli.group import PATH, main, print_table
 from fasttrain.errors import UserError
 from fasttrain.times import roughly
 
@@ -46,10 +46,6 @@ def status(runs: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _show(found: Status) -> None:
-    from rich.console import Console
-
-    from fasttrain.observe.progress import summary
-
     rows = {
         "state": _state(found),
         "done": _done(found),
@@ -62,7 +58,7 @@ def _show(found: Status) -> None:
         "message": found.message,
     }
     shown = {name: value for name, value in rows.items() if value}
-    Console(markup=False).print(summary(shown, title=found.run), highlight=False)
+    print_table(shown, title=found.run)
     click.echo(f"next: {found.next}")
 
 

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from fasttrain.config import Config
@@ -151,11 +150,3 @@ def _figures(record: Record) -> str:
         f"loss {record['loss']:.3f}  accuracy {record['accuracy']:6.2%}  "
         f"{record['images_per_second']:,.0f} images/s  data {record['data_stall']:4.1%}"
     )
-
-
-def summary(rows: dict[str, str], title: str) -> Table:
-    """Return a small two-column table for the end of a command."""
-    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table

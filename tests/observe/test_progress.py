@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fasttrain.config import Config
 from fasttrain.observe.journal import Record
-from fasttrain.observe.progress import ProgressLine, summary, working
+from fasttrain.observe.progress import ProgressLine, working
 from fasttrain.times import roughly
 
 CONFIG = Config.model_validate({"train": {"epochs": 12, "compile": False}})
@@ -229,14 +229,6 @@ def test_work_leaves_nothing_in_a_log(log: Screen) -> None:
     with working(log.console) as show:
         show("reading pictures", 50, 200)
     assert log.lines() == []
-
-
-def test_a_summary_is_a_table_of_names_and_values(log: Screen) -> None:
-    log.console.print(summary({"test accuracy": "70.00%", "training": "5.0 s"}, title="runs/x"))
-    shown = log.lines()
-    assert shown[0] == "runs/x"
-    assert any(re.search(r"test accuracy\W+70\.00%", line) for line in shown)
-    assert any(re.search(r"training\W+5\.0 s", line) for line in shown)
 
 
 def test_an_evaluation_line_has_the_means_of_all_steps_since_the_last(log: Screen) -> None:
