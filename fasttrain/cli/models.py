@@ -161,15 +161,9 @@ def export(run: Path, form: Format, output: Path, best: bool, tta: Tta | None, c
 
     The file takes (B, H, W, 3) uint8 pictures and normalises them itself.
     """
-    from fasttrain.use.agreement import TOLERANCE
     from fasttrain.use.export import export as write
 
     done = write(run, form, output, best, tta, check)
     tell_passed_over(done.trained.passed_over)
-    found = done.agreement
-    click.echo(
-        f"checked on {found.pictures:,} {done.pictures}: {found.same:,} get the model's class "
-        f"({found.ties} of the others are ties), logits differ by at most {found.difference:.2g} "
-        f"({found.allowed:.2g} is allowed: {TOLERANCE:g} of the largest)"
-    )
+    click.echo(f"checked on {done.agreement.pictures:,} {done.pictures}: {done.agreement}")
     click.echo(f"written: {done.file} ({done.size / 1e6:.1f} MB), {done.card}")

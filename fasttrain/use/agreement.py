@@ -41,6 +41,13 @@ class Agreement:
     allowed: float
     right: float | None
 
+    def __str__(self) -> str:
+        return (
+            f"{self.same:,} get the model's class ({self.ties} of the others are ties), logits "
+            f"differ by at most {self.difference:.2g} ({self.allowed:.2g} is allowed: "
+            f"{TOLERANCE:g} of the largest)"
+        )
+
     def require(self, what: str) -> None:
         """Refuse a file that does not agree.
 

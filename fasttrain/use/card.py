@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from fasttrain.observe.environment import installed_version
 from fasttrain.observe.folder import RunFolder
 from fasttrain.training import checkpoint
-from fasttrain.use.agreement import TOLERANCE
 from fasttrain.use.formats import OPSET, Format
 
 if TYPE_CHECKING:
@@ -98,12 +97,7 @@ def _accuracy(done: Exported, run: Path) -> str:
         )
     found = done.agreement
     right = "" if found.right is None else f", of which it names {found.right:.2%} rightly"
-    lines.append(
-        f"- this file was checked on {found.pictures:,} {done.pictures}{right}: "
-        f"{found.same:,} get the model's class ({found.ties} of the others are ties), logits "
-        f"differ by at most {found.difference:.2g} ({found.allowed:.2g} is allowed: {TOLERANCE:g} "
-        "of the largest)"
-    )
+    lines.append(f"- this file was checked on {found.pictures:,} {done.pictures}{right}: {found}")
     return "\n".join(lines)
 
 
