@@ -28,7 +28,7 @@ from benchmarks.workbench import assemble
 from fasttrain.config import load
 from fasttrain.errors import UserError
 from fasttrain.observe import environment, journal
-from fasttrain.observe.folder import RunFolder
+from fasttrain.observe.folder import RunFolder, read_json
 from tests.distributed.launching import HANGS_AFTER, ROOT
 
 OUTCOME = Outcome(
@@ -221,7 +221,7 @@ def test_a_benchmark_that_is_stopped_leaves_a_checkpoint_and_its_seconds(
             assert process.wait(HANGS_AFTER) == 75
         finally:
             _kill(process.pid)
-    assert (run.read_outcome() or {})["outcome"] == "stopped"
+    assert (read_json(run.outcome) or {})["outcome"] == "stopped"
     assert run.newest_checkpoint() is not None
     (seconds,) = json.loads((tmp_path / "seed0-attempts.json").read_text())
     assert seconds > 0

@@ -86,23 +86,11 @@ class RunFolder:
         """Replace the heartbeat; errors as `files.write_text`."""
         _write_json(self.heartbeat, figures)
 
-    def read_heartbeat(self) -> dict[str, Any] | None:
-        """The last heartbeat; `None` where none was written, or it cannot be read."""
-        return read_json(self.heartbeat)
-
     def sweep_heartbeat(self) -> None:
         """Remove what killed processes left aside of it."""
         with suppress(OSError):
             for part in self.path.glob(f".{self.heartbeat.name}.*.part"):
                 part.unlink()
-
-    def read_outcome(self) -> dict[str, Any] | None:
-        """How the run says that it stands; `None` where it says nothing."""
-        return read_json(self.outcome)
-
-    def read_result(self) -> dict[str, Any] | None:
-        """The final figures of a run that is complete; nothing is written."""
-        return read_json(self.result)
 
     def newest_checkpoint(self) -> tuple[int, float] | None:
         """The step of the newest checkpoint, and the Unix time at which it was written."""
@@ -197,7 +185,7 @@ class RunFolder:
         """
         if not self.result.exists():
             return None
-        result = self.read_result()
+        result = read_json(self.result)
         if result is None:
             raise UserError(
                 f"{self.result}: cannot be read; delete it and run again: the run goes on from its "

@@ -12,7 +12,7 @@ from typing import Any
 
 from fasttrain.config import Config
 from fasttrain.errors import UserError
-from fasttrain.observe.folder import RunFolder
+from fasttrain.observe.folder import RunFolder, read_json
 from fasttrain.observe.journal import Record, Sink
 from fasttrain.watchdog import Watchdog
 
@@ -50,7 +50,7 @@ class Heartbeat(Sink):
             total: Steps of the whole run.
             kept: What the journal holds already.
         """
-        before = self._folder.read_heartbeat()
+        before = read_json(self._folder.heartbeat)
         if before is not None or first:
             self._restarts = int((before or {}).get("restarts", 0)) + 1
         self._total = total

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fasttrain.observe.environment import installed_version
-from fasttrain.observe.folder import RunFolder
+from fasttrain.observe.folder import RunFolder, read_json
 from fasttrain.training import checkpoint
 from fasttrain.use.formats import OPSET, Format
 
@@ -102,7 +102,7 @@ def _accuracy(done: Exported, run: Path) -> str:
 
 
 def _result(run: Path) -> dict[str, Any] | None:
-    result = RunFolder(run).read_result()
+    result = read_json(RunFolder(run).result)
     whole = result is not None and {"test_accuracy", "test_count", "steps"} <= result.keys()
     return result if whole else None
 

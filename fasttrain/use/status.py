@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fasttrain.config import Config
 from fasttrain.observe import journal
-from fasttrain.observe.folder import RunFolder, open_run
+from fasttrain.observe.folder import RunFolder, open_run, read_json
 from fasttrain.observe.journal import Record
 
 Standing = Literal["complete", "running", "stalled", "stopped", "crashed", "diverged", "refused"]
@@ -101,9 +101,9 @@ def status(path: Path) -> Status:
         UserError: there is none.
     """
     folder, config = open_run(path)
-    beat = folder.read_heartbeat() or {}
-    about = folder.read_outcome() or {}
-    result = folder.read_result() or {}
+    beat = read_json(folder.heartbeat) or {}
+    about = read_json(folder.outcome) or {}
+    result = read_json(folder.result) or {}
     records = journal.read(folder.journal)
     train = [record for record in records if record["kind"] == "train"]
     scored = [record for record in records if record.get("split") == "validation"]

@@ -15,7 +15,7 @@ from fasttrain.config import Config
 from fasttrain.errors import UserError
 from fasttrain.observe import folder as folders
 from fasttrain.observe import heartbeat as heartbeats
-from fasttrain.observe.folder import RunFolder
+from fasttrain.observe.folder import RunFolder, read_json
 from fasttrain.observe.heartbeat import Heartbeat
 from fasttrain.watchdog import Watchdog
 
@@ -47,7 +47,7 @@ def read(folder: RunFolder, **wanted: Any) -> dict[str, Any]:
     """The heartbeat, once it says so."""
     end = time.monotonic() + 30
     while True:
-        found = folder.read_heartbeat()
+        found = read_json(folder.heartbeat)
         if found and all(found[name] == value for name, value in wanted.items()):
             return found
         assert time.monotonic() < end, found
@@ -147,7 +147,7 @@ def test_a_full_disk_is_waited_out(
     heartbeat = Heartbeat(folder, CONFIG, watchdog)
     heartbeat.begin(7, 40, [])
     time.sleep(0.1)
-    assert folder.read_heartbeat() is None
+    assert read_json(folder.heartbeat) is None
     full.clear()
     assert read(folder, step=7)["steps"] == 40
     heartbeat.close()
@@ -167,8 +167,8 @@ def test_what_a_killed_process_left_aside_is_swept_away(
 @pytest.mark.parametrize("content", ["", "[]", '{"step": '])
 def test_one_that_cannot_be_read_is_none(content: str, folder: RunFolder) -> None:
     folder.heartbeat.write_text(content)
-    assert folder.read_heartbeat() is None
-    json.dumps(folder.read_heartbeat())
+    assert read_json(folder.heartbeat) is None
+    json.dumps(read_json(folder.heartbeat))
 
 
 @pytest.mark.parametrize(
