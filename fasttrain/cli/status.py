@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def status(runs: tuple[Path, ...], as_json: bool) -> None:
             amiss.append(str(error))
             continue
         if as_json:
-            click.echo(json.dumps(found.as_dict()))
+            click.echo(json.dumps(asdict(found)))
         elif len(found_runs) > 1:
             click.echo(_line(found))
         else:

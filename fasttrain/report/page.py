@@ -16,7 +16,7 @@ from fasttrain.report.stages import stages
 _REFRESH = 20  # seconds between two looks of an open page at a run that goes on
 
 
-def draw(runs: Sequence[Run], samples: bytes | None = None, live: bool = False) -> str:
+def draw(runs: Sequence[Run], samples: bytes | None, live: bool) -> str:
     """Draw one page.
 
     Args:

@@ -94,12 +94,8 @@ class Run:
         return Split(self.store.train.images[held_out], self.store.train.labels[held_out])
 
 
-def read(path: Path, data: bool = True) -> Run:
+def read(path: Path) -> Run:
     """Read a run folder.
-
-    Args:
-        path: The folder.
-        data: Whether to look for the data set, for the pictures of mistakes.
 
     Raises:
         UserError: there is no run, or it cannot be read.
@@ -113,7 +109,7 @@ def read(path: Path, data: bool = True) -> Run:
         read_json(folder.result),
         read_json(folder.outcome) or {},
         read_json(folder.environment) or {},
-        _open_same(config.data, facts) if data and facts else None,
+        _open_same(config.data, facts) if facts else None,
         facts,
     )
 

@@ -7,7 +7,7 @@ import platform
 import shlex
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,10 +79,6 @@ class Status:
     outcome: str | None
     message: str
     next: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """The same, for JSON."""
-        return asdict(self)
 
 
 def runs_in(path: Path) -> list[Path]:
