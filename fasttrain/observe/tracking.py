@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fasttrain.config import Track
+from fasttrain.observe.folder import read_json
 from fasttrain.observe.following import Follower
 from fasttrain.redact import redact
 
@@ -47,10 +47,8 @@ class WandbSink(Follower):
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _conclusion(self) -> str:
-        try:
-            status = json.loads(self._status.read_text())
-        except (OSError, ValueError):
-            status = {"mode": None, "done": False, "reason": "it did not start"}
+        none = {"mode": None, "done": False, "reason": "it did not start"}
+        status = read_json(self._status) or none
         if status["done"] and status["mode"] == "online":
             return f"W&B: {status['url']}"
         kept = sorted((self._folder / "wandb").glob("*run-*"))

@@ -93,17 +93,13 @@ def _find_facts(folder: RunFolder, config: Config, digest: str) -> Facts:
 
 
 def _ask_data(folder: RunFolder, config: Config) -> Facts:
+    why = "set FASTTRAIN_DATA to where it lies"
     try:
-        found = sources.open_here(config.data)
+        if store := sources.open_here(config.data):
+            return Facts.of(store)
     except UserError as error:
-        raise UserError(_too_old(folder, str(error))) from error
-    if found is None:
-        raise UserError(_too_old(folder, "set FASTTRAIN_DATA to where it lies"))
-    return Facts.of(found)
-
-
-def _too_old(folder: RunFolder, why: str) -> str:
-    return (
+        why = str(error)
+    raise UserError(
         f"{folder.path}: this run does not keep its class names (it is older than data.json), and "
         f"its data set is not at hand: {why}"
     )
