@@ -21,8 +21,8 @@ def write(runs: Sequence[Path], file: Path, live: bool = False) -> None:
     Raises:
         UserError: there is no such run, the file cannot be written, or a package is missing.
     """
-    write = write_bytes if live else write_output
-    write(file, _draw(runs, live).encode())
+    put = write_bytes if live else write_output
+    put(file, _draw(runs, live).encode())
 
 
 def inline(runs: Sequence[Path], height: int = 900) -> str:

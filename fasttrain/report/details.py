@@ -13,6 +13,7 @@ from fasttrain.report import charts, pictures
 from fasttrain.report.reading import Run
 
 _MOST_CLASSES = 25  # of a confusion matrix that can be read
+_Table = list[tuple[str, list[tuple[int, float]]]]
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,15 @@ def answers(run: Run) -> dict[str, Any] | None:
         return None
     split, found = answered
     classes, at_hand = run.classes, run.pictures(split)
-    matrix = found.confusion(len(classes))
+    table, shares = _table(found, classes), found.per_class(len(classes))
     return {
         "split": split,
-        "per_class": list(
-            zip(classes, matrix.sum(axis=1).tolist(), found.per_class(len(classes)), strict=True)
-        ),
-        "confusion": _table(found, classes) if len(classes) <= _MOST_CLASSES else None,
-        "pairs": _pairs(found, classes),
+        "per_class": [
+            (name, sum(count for count, _ in row), share)
+            for (name, row), share in zip(table, shares, strict=True)
+        ],
+        "confusion": table if len(classes) <= _MOST_CLASSES else None,
+        "pairs": _pairs(table),
         "reliability": Markup(  # noqa: S704 - our own drawing
             charts.reliability("Reliability", found.reliability())
         ),
@@ -99,7 +101,7 @@ def answers(run: Run) -> dict[str, Any] | None:
     }
 
 
-def _table(found: Answers, classes: tuple[str, ...]) -> list[tuple[str, list[tuple[int, float]]]]:
+def _table(found: Answers, classes: tuple[str, ...]) -> _Table:
     """For each class how often it was taken for which, as a number and as a share."""
     matrix = found.confusion(len(classes))
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
@@ -109,11 +111,11 @@ def _table(found: Answers, classes: tuple[str, ...]) -> list[tuple[str, list[tup
     ]
 
 
-def _pairs(found: Answers, classes: tuple[str, ...]) -> list[tuple[str, str, int, float]]:
+def _pairs(table: _Table) -> list[tuple[str, str, int, float]]:
     """The classes that were most often taken for one another: right, answer, number, share."""
     pairs = [
-        (name, classes[answer], count, share)
-        for at, (name, row) in enumerate(_table(found, classes))
+        (name, table[answer][0], count, share)
+        for at, (name, row) in enumerate(table)
         for answer, (count, share) in enumerate(row)
         if answer != at and count
     ]
