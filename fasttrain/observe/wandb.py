@@ -47,7 +47,7 @@ def has_key() -> bool:
     return any(logins.authenticators(name) for name in (_CLOUD if host in _CLOUD else (host,)))
 
 
-class Follower:
+class Sender:
     """Sends each record of a journal once, over all the processes that a run consists of.
 
     Args:
@@ -174,7 +174,7 @@ def main() -> None:
     mode, project, folder, *reason = sys.argv[1:]
     untouched = dict(os.environ)  # wandb adds the address of its service, which holds the run
     try:
-        Follower(mode, project, Path(folder)).follow(*reason)
+        Sender(mode, project, Path(folder)).follow(*reason)
     except Exception as error:
         if mode == "offline":
             raise

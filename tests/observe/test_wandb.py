@@ -30,7 +30,7 @@ from fasttrain.config import Config
 from fasttrain.files import write_text
 from fasttrain.observe.journal import Record, read
 from fasttrain.observe.tracking import STATUS, WandbSink
-from fasttrain.observe.wandb import Follower, figures, has_key
+from fasttrain.observe.wandb import Sender, figures, has_key
 
 SPEED = {"steps": 7, "images_per_second": 9.5, "data_stall": 0.0, "seconds": 2.5}
 SEEN: Record = {"kind": "train", "step": 7, "epoch": 2, "loss": 0.5, "accuracy": 0.25}
@@ -276,10 +276,10 @@ def history(content: bytes) -> Iterator[dict[str, Any]]:
 def test_auto_is_online_where_a_key_is_configured(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Follower("auto", "ours", folder)._mode == "offline"
+    assert Sender("auto", "ours", folder)._mode == "offline"
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
-    assert Follower("auto", "ours", folder)._mode == "online"
-    assert Follower("offline", "ours", folder)._mode == "offline"
+    assert Sender("auto", "ours", folder)._mode == "online"
+    assert Sender("offline", "ours", folder)._mode == "offline"
 
 
 def log_in(file: Path, host: str) -> None:
