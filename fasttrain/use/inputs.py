@@ -13,6 +13,7 @@ from fasttrain.data.pictures import SUFFIXES
 from fasttrain.errors import UserError
 
 STDIN = "-"
+_ENOUGH = MOST_BYTES + 1  # to see that it is no picture; some, such as /dev/zero, have no end
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,11 @@ class Input:
         Raises:
             UserError: it cannot be read, or is no picture by its size alone.
         """
-        if self.content is not None:
-            return self.content
+        content = self.content
         try:
-            with Path(self.name).open("rb") as file:
-                content = file.read(MOST_BYTES + 1)  # some, such as /dev/zero, have no end
+            if content is None:
+                with Path(self.name).open("rb") as file:
+                    content = file.read(_ENOUGH)
         except (OSError, ValueError) as error:  # a ValueError: a null character in the name
             reason = getattr(error, "strerror", None) or str(error)
             raise UserError(f"{self.name}: cannot be read: {reason}") from error
@@ -69,7 +70,7 @@ def find_inputs(names: Sequence[str], listed: bool = False) -> Iterator[Input | 
         if name == STDIN and listed:
             yield from find_inputs(list_names(sys.stdin.buffer.read()))
         elif name == STDIN:
-            yield Input(STDIN, sys.stdin.buffer.read(MOST_BYTES))
+            yield Input(STDIN, sys.stdin.buffer.read(_ENOUGH))
         elif os.path.isdir(name):  # noqa: PTH112 - it is False, too, where no one may look
             yield from _in_folder(name)
         else:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from fasttrain.cli import main
 from fasttrain.cli.models import _shown
+from fasttrain.use import inputs
 from fasttrain.use.model import open_model
 from tests.use.conftest import Example
 
@@ -153,6 +154,13 @@ def test_standard_input_may_be_a_picture(example: Example, wanted: torch.Tensor)
     assert row["path"] == "-"
     assert row["confidence"] == pytest.approx(float(wanted[4].max()), abs=1e-5)
     assert "refused -: not a picture" in predict(example.path, "-", stdin=b"hello").stderr
+
+
+def test_standard_input_without_end_is_no_picture(
+    example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "MOST_BYTES", 4)
+    assert "refused -: has more than 4 bytes" in predict(example.path, "-", stdin=b"hello").stderr
 
 
 @pytest.mark.parametrize("words", [("--list",), ("--list", "-")])
