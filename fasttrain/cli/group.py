@@ -159,6 +159,11 @@ def print_table(rows: dict[str, str], title: str) -> None:
     Console(markup=False).print(table, highlight=False)
 
 
+def percent(share: float | None, none: str = "") -> str:
+    """A share as people read it; `none` where it is not known."""
+    return none if share is None else f"{share:.2%}"
+
+
 def tell_passed_over(reasons: Iterable[str]) -> None:
     """Say which newer checkpoints could not be used, and why."""
     for reason in reasons:

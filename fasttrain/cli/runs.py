@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fasttrain.cli.group import PATH, TTA, main, overridable, print_table, tell_passed_over
+from fasttrain.cli.group import PATH, TTA, main, overridable, percent, print_table, tell_passed_over
 
 if TYPE_CHECKING:
     from fasttrain.config import LoaderName, Tta
@@ -51,7 +51,7 @@ def train(
 def _print_result(folder: Path, result: dict[str, Any]) -> None:
     rows = {
         "test accuracy": f"{result['test_accuracy']:.2%} of {result['test_count']:,} pictures",
-        "validation accuracy": _percent(result["val_accuracy"], "none held out"),
+        "validation accuracy": percent(result["val_accuracy"], "none held out"),
         "training": f"{result['train_seconds']:.1f} s, {result['images_per_second']:,.0f} images/s",
         "waiting for data": f"{result['data_stall']:.1%} of it",
         "besides": f"compile {result['compile_seconds']:.1f} s, "
@@ -92,14 +92,14 @@ def evaluate(
 
 def _print_report(report: dict[str, Any]) -> None:
     low, high = report["interval"]
-    top = {"among the first five": _percent(report["top5"])} if "top5" in report else {}
+    top = {"among the first five": percent(report["top5"])} if "top5" in report else {}
     rows = {
         "test accuracy": f"{report['accuracy']:.2%} of {report['count']:,} pictures, "
         f"95 % confidence {low:.2%} to {high:.2%}",
         **top,
         "loss": f"{report['loss']:.4f}",
         "calibration error": f"{report['calibration_error']:.2%}",
-        **{name: _percent(share) for name, share in report["per_class"].items()},
+        **{name: percent(share, "no pictures") for name, share in report["per_class"].items()},
     }
     print_table(rows, title=report["checkpoint"])
 
@@ -116,7 +116,3 @@ def report(runs: tuple[Path, ...], output: Path | None) -> None:
     file = output or runs[0] / "report.html"
     write(runs, file)
     click.echo(f"written: {file}")
-
-
-def _percent(share: float | None, none: str = "no pictures") -> str:
-    return none if share is None else f"{share:.2%}"

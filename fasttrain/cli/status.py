@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fasttrain.cli.group import PATH, main, print_table
+from fasttrain.cli.group import PATH, main, percent, print_table
 from fasttrain.errors import UserError
 from fasttrain.times import roughly
 
@@ -52,8 +52,8 @@ def _show(found: Status) -> None:
         "done": _done(found),
         "time left": roughly(found.seconds_left) if found.seconds_left else "",
         "speed": _speed(found),
-        "validation accuracy": _percent(found.validation_accuracy),
-        "test accuracy": _percent(found.test_accuracy),
+        "validation accuracy": percent(found.validation_accuracy),
+        "test accuracy": percent(found.test_accuracy),
         "checkpoint": _checkpoint(found),
         "restarts": str(found.restarts or ""),
         "message": found.message,
@@ -69,8 +69,8 @@ def _line(found: Status) -> str:
         _done(found),
         f"{roughly(found.seconds_left)} left" if found.seconds_left else "",
         _speed(found),
-        f"validation {_percent(found.validation_accuracy)}" if found.validation_accuracy else "",
-        f"test {_percent(found.test_accuracy)}" if found.test_accuracy else "",
+        f"validation {percent(found.validation_accuracy)}" if found.validation_accuracy else "",
+        f"test {percent(found.test_accuracy)}" if found.test_accuracy else "",
         f"checkpoint {_checkpoint(found)}",
         f"restarts {found.restarts}" if found.restarts else "",
     )
@@ -92,14 +92,10 @@ def _done(found: Status) -> str:
 def _speed(found: Status) -> str:
     if found.images_per_second is None:
         return ""
-    return f"{found.images_per_second:,.0f} images/s, data {_percent(found.data_stall)}"
+    return f"{found.images_per_second:,.0f} images/s, data {percent(found.data_stall)}"
 
 
 def _checkpoint(found: Status) -> str:
     if found.checkpoint_step is None or found.checkpoint_age is None:
         return "none"
     return f"of step {found.checkpoint_step:,}, {roughly(found.checkpoint_age)} old"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.2%}"
