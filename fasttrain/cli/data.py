@@ -122,12 +122,10 @@ def _prepare_dataset(settings: list[str], output: Path | None) -> None:
             if output.exists():
                 raise UserError(f"{output}: is there already; choose another name")
         check_writable(output.absolute().parent)
-    from rich.console import Console
-
-    from fasttrain.observe.progress import working
+    from fasttrain.observe.progress import Screen, working
     from fasttrain.use.prepare import prepare
 
-    with working(Console(stderr=True, markup=False)) as progress:
+    with working(Screen()) as progress:
         found = prepare(settings, _SHARE, progress)
     click.echo(f"ready: {found.store.folder}")
     print_table(_about(found.store) | found.rows, title=found.store.name)
@@ -213,12 +211,10 @@ def _refuse_misspelt(what: str) -> None:
 
 
 def _open_store(what: str, overrides: Sequence[str]) -> Store:
-    from rich.console import Console
-
-    from fasttrain.observe.progress import working
+    from fasttrain.observe.progress import Screen, working
 
     settings = _load(what, overrides)
     from fasttrain.data.sources import open_dataset
 
-    with working(Console(stderr=True, markup=False)) as progress:
+    with working(Screen()) as progress:
         return open_dataset(settings.data, progress)
