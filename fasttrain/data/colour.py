@@ -31,7 +31,7 @@ _TO_QUARTER = (np.linalg.inv(_AXES) @ _TURN @ _AXES).tolist()  # and that, turne
 # As plain numbers, for the compiler; the first in the order in which a jitter has its factors.
 _STEPS = (int(Op.BRIGHTNESS), int(Op.CONTRAST), int(Op.COLOR))
 _STRETCH = int(Op.AUTO_CONTRAST)
-_MEASURED = 2**20  # pixels at a time, since a sum widens them to 32 bits
+_MEASURED = 2**20  # pixels at a time, since a sum widens them to 64 bits
 
 
 def measure(images: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def measure(images: Tensor) -> Tensor:
     Returns mean, lowest and highest level of each channel, (B, 3, 3) float32.
     """
     pixels = images.shape[1] * images.shape[2]
-    mean = images.sum(dim=(1, 2), dtype=torch.int32) / pixels
+    mean = images.sum(dim=(1, 2), dtype=torch.int64) / pixels
     return torch.stack([mean, images.amin(dim=(1, 2)), images.amax(dim=(1, 2))], dim=1)
 
 

@@ -44,6 +44,12 @@ def test_pictures_are_measured_a_few_pixels_at_a_time(
     assert max(counts) == largest
 
 
+def test_a_large_picture_is_measured_as_a_small_one() -> None:
+    """Its levels add up to more than 32 bits hold."""
+    white = torch.tensor(255, dtype=torch.uint8).expand(1, 4096, 4096, 3)
+    assert measure(white).eq(255).all()
+
+
 def test_no_change_changes_nothing(images: Tensor) -> None:
     assert torch.equal(jittered(images, 1, 1, 1, 0), images)
     assert torch.equal(jittered(images, 1, 1, 1, 1), images)  # a full turn of the hue
