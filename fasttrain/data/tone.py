@@ -74,6 +74,8 @@ def sharpen(images: Tensor, levels: Tensor) -> Tensor:
 
     The blur is Pillow's: a pixel counts 5, each of its eight neighbours 1.
     """
+    if min(images.shape[1:3]) < 3:  # all of it is border
+        return images
     factor = 1 + (FACTOR / LEVELS) * levels[:, None, None, None]
     changed = images.permute(0, 3, 1, 2).float()
     inner = changed[:, :, 1:-1, 1:-1]

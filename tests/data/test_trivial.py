@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import TrivialAugmentWide
 
 from fasttrain.config import ColorJitter, Flip, TrivialAugment
 from fasttrain.data import trivial
+from fasttrain.data.affine import Size
 from fasttrain.data.augment import Transform
 from fasttrain.data.draws import combine
 from fasttrain.data.plan import TrainingPlan
@@ -91,6 +92,13 @@ def test_an_operation_is_torchvisions(images: Tensor, op: Op) -> None:
     for level in LEVELS_TRIED:
         found, expected = changed(images, op, level), torchvisions(images, op, level)
         assert (found.int() - expected.int()).abs().max() <= TOLERANCE.get(op, 0), level
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (5, 2)])
+def test_a_picture_that_is_all_border_is_not_sharpened(images: Tensor, size: Size) -> None:
+    tiny = images[:, : size[0], : size[1]].contiguous()
+    assert torch.equal(changed(tiny, Op.SHARPNESS, LEVELS), tiny)
+    assert torch.equal(torchvisions(tiny, Op.SHARPNESS, LEVELS), tiny)
 
 
 def test_every_operation_and_level_is_drawn_about_as_often() -> None:
