@@ -46,10 +46,8 @@ class Groups(Plan):
     """
 
     def __init__(self, plan: TrainingPlan, shard: Shard, at_once: int) -> None:
-        if plan.batch_size % shard.world:
-            raise ValueError(f"a batch of {plan.batch_size} has no {shard.world} equal slices")
         self._plan, self._shard, self.at_once = plan, shard, at_once
-        self.share = plan.batch_size // shard.world
+        self.share = shard.share(plan.batch_size)
         self.batch_size = self.share * at_once
         self.steps_per_epoch = -(-plan.steps_per_epoch // at_once)
         self._kept: tuple[int, Batch] | None = None

@@ -172,5 +172,5 @@ def make_loader(
     from fasttrain.data.groups import GroupLoader, Groups, batches_at_once
 
     size = (split.images.shape[1], split.images.shape[2])
-    at_once = batches_at_once(plan, plan.batch_size // shard.world, size)
+    at_once = batches_at_once(plan, shard.share(plan.batch_size), size)
     return GroupLoader(Groups(plan, shard, at_once), make)

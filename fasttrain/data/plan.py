@@ -42,6 +42,12 @@ class Shard:
         if not 0 <= self.rank < self.world:
             raise ValueError(f"rank {self.rank} is not one of {self.world}")
 
+    def share(self, batch_size: int) -> int:
+        """How many rows of a batch the rank has."""
+        if batch_size % self.world:
+            raise ValueError(f"a batch of {batch_size} has no {self.world} equal slices")
+        return batch_size // self.world
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -88,10 +94,8 @@ class Plan(ABC):
 
         Returns the epoch, the rows of `epoch(...)`, and how many of the rows count.
         """
-        if self.batch_size % shard.world:
-            raise ValueError(f"a batch of {self.batch_size} has no {shard.world} equal slices")
+        share = shard.share(self.batch_size)
         epoch, within = divmod(step, self.steps_per_epoch)
-        share = self.batch_size // shard.world
         first = within * self.batch_size + shard.rank * share
         valid = min(max(self.epoch(epoch).valid - first, 0), share)
         return epoch, slice(first, first + share), valid

@@ -59,7 +59,7 @@ class ReferenceLoader:
 
     def batches(self, first: int, last: int) -> Iterator[Pictures]:
         """Yield this rank's slices of batches `first` to `last - 1`."""
-        share = self._plan.batch_size // self._shard.world
+        share = self._shard.share(self._plan.batch_size)
         loader: DataLoader[tuple[Tensor, int]] = DataLoader(
             self._dataset,
             batch_sampler=_Rows(range(first, last), share),
