@@ -8,11 +8,11 @@ the training step, it is mixed with another one. What each augmentation belongs 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from fasttrain.config.fields import Real, Section, Whole, Words
+from fasttrain.config.fields import Real, Section, Whole, Words, sections_in, tag_of
 
 
 def _ascending(value: tuple[float, float]) -> tuple[float, float]:
@@ -188,5 +188,4 @@ def mixes(augment: Sequence[Augmentation]) -> bool:
 
 def augmentation_names() -> list[str]:
     """The names by which a configuration lists augmentations."""
-    members = get_args(get_args(Augmentation)[0])
-    return [str(member.model_fields["name"].default) for member in members]
+    return [tag_of(section) for section in sections_in(Augmentation)]

@@ -77,8 +77,7 @@ class Data(Section):
         entries = [{"name": entry} if isinstance(entry, str) else entry for entry in value]
         valid = augmentation_names()
         for entry in entries:
-            name = entry.get("name") if isinstance(entry, dict) else None
-            if isinstance(entry, dict) and name not in valid:
+            if isinstance(entry, dict) and (name := entry.get("name")) not in valid:
                 hint = nearest(str(name), valid)
                 raise ValueError(f"no augmentation is named {name!r}{hint} (known: {valid})")
         return tuple(entries)
