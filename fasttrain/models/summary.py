@@ -7,8 +7,8 @@ literature. They are a per cent or less.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -81,26 +81,15 @@ def summarize(model: Model, classes: int, size: tuple[int, int]) -> Summary:
 
 def _watch(network: nn.Module, counter: FlopCounterMode, layers: list[Layer]) -> None:
     """Append a layer whenever a module with parameters of its own has run."""
+
+    def note(name: str, own: int, module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        # The counter calls the network by its class.
+        flops = counter.flop_counts[f"{type(network).__name__}.{name}"]
+        kind, shape = type(module).__name__.strip("_"), tuple(output.shape[1:])
+        cost = sum(flops.values()) // _FLOPS_PER_MULTIPLY_ADD
+        layers.append(Layer(name, kind, shape, own, cost))
+
     for name, module in network.named_modules():
         own = sum(weight.numel() for weight in module.parameters(recurse=False))
         if own:
-            before, after = _hooks(name, own, counter, layers)
-            module.register_forward_pre_hook(before)
-            module.register_forward_hook(after)
-
-
-def _hooks(
-    name: str, own: int, counter: FlopCounterMode, layers: list[Layer]
-) -> tuple[Callable[..., None], Callable[..., None]]:
-    start = 0
-
-    def before(module: nn.Module, inputs: Any) -> None:  # noqa: ARG001 - torch's signature
-        nonlocal start
-        start = counter.get_total_flops()
-
-    def after(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
-        count = (counter.get_total_flops() - start) // _FLOPS_PER_MULTIPLY_ADD
-        kind = type(module).__name__.strip("_")
-        layers.append(Layer(name, kind, tuple(output.shape[1:]), own, count))
-
-    return before, after
+            module.register_forward_hook(partial(note, name, own))
