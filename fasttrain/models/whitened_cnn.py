@@ -59,14 +59,13 @@ class _Group(nn.Module):
         self.residual = model.residual
 
     def forward(self, images: Tensor) -> Tensor:
-        first, *others = zip(self.convolutions, self.norms, strict=True)
-        images = entered = self.activation(first[1](max_pool_2x2(first[0](images))))
-        for convolution, norm in others[:-1]:
-            images = self.activation(norm(convolution(images)))
-        if others:
-            convolution, norm = others[-1]
+        (convolution, norm), *others = zip(self.convolutions, self.norms, strict=True)
+        images = entered = self.activation(norm(max_pool_2x2(convolution(images))))
+        for convolution, norm in others:
             images = norm(convolution(images))
-            images = self.activation(images + entered if self.residual else images)
+            if self.residual and norm is self.norms[-1]:
+                images = images + entered
+            images = self.activation(images)
         return images
 
 
