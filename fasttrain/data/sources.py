@@ -54,8 +54,7 @@ def open_dataset(data: Data, progress: Progress = silent) -> Store:
         UserError: the data is not where it was said to be, or cannot be found, downloaded or
             used; the message says what was tried and how to mend it.
     """
-    store = _open_known(data, _stamp(data))
-    return store or open_source(data, progress)[1]
+    return _open_known(data) or open_source(data, progress)[1]
 
 
 def open_here(data: Data) -> Store | None:
@@ -87,8 +86,7 @@ def open_prepared(data: Data) -> Store | None:
     `None` where there is none, or where its source is not at hand any more.
     """
     try:
-        store = _open_known(data, _stamp(data))
-        if store is not None:
+        if store := _open_known(data):
             return store
         source = find_here(data)
         folder = store_folder(data.dataset, source.key()) if source else None
@@ -216,21 +214,18 @@ def _source(data: Data, place: _Place) -> Source:
 def _stamp(data: Data) -> str | None:
     """Name the state of the files that hold the data set; `None` where that does not say all."""
     place = _place(data)
-    return known.stamp(place.files, _settings(data)) if place else None
+    # All but the files that decides what is made of them.
+    settings = data.dataset, data.size, data.test_share, data.split_seed, folders.VERSION
+    return known.stamp(place.files, settings) if place else None
 
 
-def _open_known(data: Data, stamp: str | None) -> Store | None:
-    """Open what was prepared from files in that state; `None` where there is nothing whole."""
-    key = known.recall(stamp)
+def _open_known(data: Data) -> Store | None:
+    """Open what was prepared from the files as they are; `None` where there is nothing whole."""
+    key = known.recall(_stamp(data))
     with suppress(UserError):
         if key is not None and (folder := store_folder(data.dataset, key)).exists():
             return open_store(folder)
     return None
-
-
-def _settings(data: Data) -> tuple[object, ...]:
-    """All but the files that decides what is made of them."""
-    return data.dataset, data.size, data.test_share, data.split_seed, folders.VERSION
 
 
 def _find_archive(dataset: str, place: Path) -> Path | None:
