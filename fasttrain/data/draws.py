@@ -145,10 +145,10 @@ def combine(
     if needs_warp(augment):
         moves = [entry for entry in augment if isinstance(entry, _WHOLE_PIXELS + _WARPS)]
         parts = [_as_map(entry, drawn[entry.name], size) for entry in moves]
-        # TrivialAugment's are also asked for what is no movement.
-        gone = {entry.name for entry in moves if not isinstance(entry, TrivialAugment)}
-        draws = {name: values for name, values in drawn.items() if name not in gone}
         draws["warp"] = _warp(parts, margin(augment))
+        for entry in moves:
+            if not isinstance(entry, TrivialAugment):  # whose tones and colours are yet to come
+                del draws[entry.name]
     if mixes(augment):
         draws["mixing"] = _mixing(draws.pop("mixup", 1), draws.pop("cutmix", np.zeros((1, 4))))
     return draws
