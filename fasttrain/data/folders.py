@@ -82,7 +82,7 @@ class PicturesSource:
 
     def _decode_all(self, files: Sequence[Member], progress: Progress) -> NDArray[np.uint8]:
         """(N, H, W, 3): the pictures in order."""
-        size, images = self.size or self.target, np.empty(0, dtype=np.uint8)
+        size, images = self.size, np.empty(0, dtype=np.uint8)
         with closing(_decoded(files, self.target)) as decoded:
             for done, (member, pixels) in enumerate(decoded):
                 if done % _REPORT_EVERY == 0:
