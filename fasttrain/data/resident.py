@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fasttrain.config import Crop, Cutout
-from fasttrain.data.augment import Transform, covered, gather_pixels, source_positions
+from fasttrain.config import Crop
+from fasttrain.data.augment import Transform, gather_pixels, source_positions
 from fasttrain.data.colour import matrices, measure_all, recolor
 from fasttrain.data.loader import Pictures, as_tensors
 from fasttrain.data.plan import Plan, Shard
@@ -120,34 +120,27 @@ def _start_of(transform: Transform) -> Callable[[Tensor, Tensor, dict[str, Tenso
     """
     if transform.warps:
         return lambda pixels, indices, _draws: unpack(pixels[indices]).to(torch.uint8)
-    return (
-        _gather_of(transform) if transform.augment else lambda pixels, indices, _: pixels[indices]
-    )
+    if not transform.augment:
+        return lambda pixels, indices, _draws: pixels[indices]
+    return _gather_of(transform)
 
 
 def _gather_of(transform: Transform) -> Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]:
-    """All geometry in whole pixels, and cut-out where no colour is changed before it."""
-    entries = {str(entry.name): entry for entry in transform.augment}
-    crop, cutout = entries.get("crop"), entries.get("cutout")
-    red, green, blue = transform.fill
-    fill = red | green << _SHIFTS[1] | blue << _SHIFTS[2]
+    """All geometry in whole pixels."""
+    crop = next((entry for entry in transform.augment if isinstance(entry, Crop)), None)
 
     def gather(pixels: Tensor, indices: Tensor, draws: dict[str, Tensor]) -> Tensor:
         height, width = pixels.shape[1:]
-        corner = draws["crop"] if isinstance(crop, Crop) else indices.new_zeros(len(indices), 2)
-        padding, mode = (crop.padding, crop.mode) if isinstance(crop, Crop) else (0, "reflect")
+        corner = draws["crop"] if crop else indices.new_zeros(len(indices), 2)
+        padding, mode = (crop.padding, crop.mode) if crop else (0, "reflect")
         rows = source_positions(corner[:, 0], height, padding)
         columns = source_positions(corner[:, 1], width, padding)
         # Mirroring the cut is reading its columns from the right, its rows from below.
-        if "flip" in entries:
+        if "flip" in draws:
             columns = torch.where(draws["flip"].bool()[:, None], columns.flip(1), columns)
-        if "vertical_flip" in entries:
+        if "vertical_flip" in draws:
             rows = torch.where(draws["vertical_flip"].bool()[:, None], rows.flip(1), rows)
-        words = gather_pixels(pixels, indices, rows, columns, mode)
-        if isinstance(cutout, Cutout) and not transform.recolors:
-            hidden = covered(draws["cutout"], cutout.size, height, width)
-            words = torch.where(hidden, fill, words)
-        return words
+        return gather_pixels(pixels, indices, rows, columns, mode)
 
     return gather
 
@@ -156,16 +149,13 @@ def _finish_of(
     transform: Transform,
 ) -> Callable[[Tensor, dict[str, Tensor], Tensor | None], Tensor]:
     """All that is done to pictures once they are in place: unpack, recolour, cover, normalise."""
-    packed, recolors = not transform.warps, transform.recolors
-    is_covered = packed and not recolors
 
     def finish(images: Tensor, draws: dict[str, Tensor], statistics: Tensor | None) -> Tensor:
-        if packed:
+        if not transform.warps:
             images = unpack(images)
         if statistics is not None:
             images = recolor(images, matrices(draws, statistics))
-        if not is_covered:
-            images = transform.cover(images, draws)
+        images = transform.cover(images, draws)
         # Normalising whole words is twice as fast on a CPU as narrowing them to bytes first.
         return transform.finish(images.to(torch.uint8) if transform.raw else images)
 
