@@ -39,6 +39,7 @@ from fasttrain.config import (
 )
 from fasttrain.data import draws as drawing
 from fasttrain.data.colour import matrices, measure, recolor
+from fasttrain.data.mixing import inside
 from fasttrain.data.tone import tone
 
 
@@ -229,22 +230,14 @@ def _sampling_grid(matrix: Tensor, size: tuple[int, int], source: tuple[int, int
 
 
 def cutout(images: Tensor, centre: Tensor, size: int, fill: tuple[int, int, int]) -> Tensor:
-    """Cover a square of `size` pixels, as much of it as lies in the picture, with `fill`."""
-    _, height, width, _ = images.shape
-    colour = torch.tensor(fill, dtype=images.dtype, device=images.device)
-    return torch.where(covered(centre, size, height, width)[..., None], colour, images)
-
-
-def covered(centre: Tensor, size: int, height: int, width: int) -> Tensor:
-    """Which pixels lie in the square around each (B, 2) centre pixel; (B, H, W) bool.
+    """Cover a square of `size` pixels, as much of it as lies in the picture, with `fill`.
 
     An even square reaches `size / 2` pixels up and left of its centre and one less down and right.
     """
     first = centre - size // 2
-    rows = torch.arange(height, device=centre.device) - first[:, :1]
-    columns = torch.arange(width, device=centre.device) - first[:, 1:]
-    inside_rows, inside_columns = (rows >= 0) & (rows < size), (columns >= 0) & (columns < size)
-    return inside_rows[:, :, None] & inside_columns[:, None, :]
+    hidden = inside(first, first + size, images.shape[1], images.shape[2])
+    colour = torch.tensor(fill, dtype=images.dtype, device=images.device)
+    return torch.where(hidden[..., None], colour, images)
 
 
 def normalize(

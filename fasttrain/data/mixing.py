@@ -22,8 +22,8 @@ def mix(images: Tensor, mixing: Tensor) -> Tensor:
     Mix-up is Zhang et al., arXiv 1710.09412, section 2; CutMix is Yun et al., arXiv 1905.04899,
     section 3.1.
     """
-    inside = _inside(mixing[:, 1:], images.shape[2], images.shape[3])
-    own = torch.where(inside, 0.0, mixing[:, :1, None])[:, None]
+    boxed = inside(mixing[:, 1:3], mixing[:, 3:], images.shape[2], images.shape[3])
+    own = torch.where(boxed, 0.0, mixing[:, :1, None])[:, None]
     partners = swap(images)
     return (partners + own * (images - partners)).contiguous(memory_format=torch.channels_last)
 
@@ -40,10 +40,9 @@ def swap(values: Tensor) -> Tensor:
     return pairs.flip(1).reshape(values.shape)
 
 
-def _inside(box: Tensor, height: int, width: int) -> Tensor:
-    """Which pixels lie in each (B, 4) box; (B, H, W) bool."""
-    top, left, bottom, right = (side[:, None] for side in box.unbind(dim=1))
-    rows, columns = (torch.arange(length, device=box.device) for length in (height, width))
-    inside_rows = (rows >= top) & (rows < bottom)
-    inside_columns = (columns >= left) & (columns < right)
+def inside(first: Tensor, end: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels lie in boxes from (B, 2) top and left to bottom and right; (B, H, W) bool."""
+    rows, columns = (torch.arange(length, device=first.device) for length in (height, width))
+    inside_rows = (rows >= first[:, :1]) & (rows < end[:, :1])
+    inside_columns = (columns >= first[:, 1:]) & (columns < end[:, 1:])
     return inside_rows[:, :, None] & inside_columns[:, None, :]
