@@ -50,19 +50,16 @@ class Groups(Plan):
         self.share = shard.share(plan.batch_size)
         self.batch_size = self.share * at_once
         self.steps_per_epoch = -(-plan.steps_per_epoch // at_once)
-        self._kept: tuple[int, Batch] | None = None
-        self._next: tuple[int, Future[Batch]] | None = None
+        self._planned: dict[int, Future[Batch]] = {}  # the epoch that was asked for, and the next
         self._thread = ThreadPoolExecutor(1, "fasttrain-plan")
 
     def epoch(self, epoch: int) -> Batch:
         """This rank's rows of the whole epoch, as one long batch."""
-        if self._kept is None or self._kept[0] != epoch:
-            ahead = self._next
-            foreseen = ahead and ahead[0] == epoch
-            batch = ahead[1].result() if ahead and foreseen else self._plan_epoch(epoch)
-            self._kept = epoch, batch
-            self._next = epoch + 1, self._thread.submit(self._plan_epoch, epoch + 1)
-        return self._kept[1]
+        self._planned = {
+            each: self._planned.get(each) or self._thread.submit(self._plan_epoch, each)
+            for each in (epoch, epoch + 1)
+        }
+        return self._planned[epoch].result()
 
     def close(self) -> None:
         """End the thread."""
