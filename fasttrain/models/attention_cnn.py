@@ -41,10 +41,8 @@ class AttentionCNN(nn.Module):
     def __init__(self, model: AttentionCnnModel, classes: int) -> None:
         super().__init__()
         self.register_buffer("temperature", torch.ones(()))
-        self.whitening, inputs = None, 3
-        if model.whitening is not None:
-            self.whitening = Whitening(model.whitening)
-            inputs = self.whitening.outputs
+        self.whitening = Whitening(model.whitening) if model.whitening else None
+        inputs = self.whitening.outputs if self.whitening else 3
         self.activation = activation(model.activation)
         self.blocks = nn.ModuleList(_blocks(model, inputs))
         self.head = Head(

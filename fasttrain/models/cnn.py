@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fasttrain.config import CnnModel
+from fasttrain.models.blocks import norm
 from fasttrain.models.pooling import max_pool_2x2
 
 
@@ -40,10 +41,10 @@ class CNN(nn.Module):
 class _Stage(nn.Module):
     """(B, inputs, H, W) to (B, outputs, H / 2, W / 2)."""
 
-    def __init__(self, inputs: int, outputs: int, norm: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, normed: bool) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norm)
-        self.norm = nn.BatchNorm2d(outputs) if norm else nn.Identity()
+        self.convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not normed)
+        self.norm = norm(outputs, normed)
 
     def forward(self, images: Tensor) -> Tensor:
         return F.relu(max_pool_2x2(self.norm(self.convolution(images))))
