@@ -28,7 +28,7 @@ Array = NDArray[Any]
 _KEPT = 5  # epochs: a GPU has up to two more planned, and the journal looks back at one or two
 # Parts of the fingerprint: raise one when the same settings give other batches.
 _PLAN_VERSION = 1
-_DRAWS = {"resized_crop": 2}  # of one augmentation alone
+_DRAW_VERSIONS = {"resized_crop": 2}  # of one augmentation alone
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class TrainingPlan(Plan):
         """A short hash of all that decides the batches; equal fingerprints, equal batches."""
         settings = [_PLAN_VERSION, self.batch_size, self.seed, self.size]
         settings += [entry.model_dump_json() for entry in self.augment]
-        settings += [_DRAWS[entry.name] for entry in self.augment if entry.name in _DRAWS]
+        settings += [_DRAW_VERSIONS[e.name] for e in self.augment if e.name in _DRAW_VERSIONS]
         digest = hashlib.sha256(repr(settings).encode())
         digest.update(self.pictures.tobytes())
         return digest.hexdigest()[:16]
