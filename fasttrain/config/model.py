@@ -57,8 +57,8 @@ class WideResnetModel(Section):
 
     @property
     def halvings(self) -> int:
-        """How often the picture's sides are halved, an odd side being rounded down."""
-        return 0  # its strides round up: a pixel is always left
+        """None that counts: strides round up, so that a pixel is always left."""
+        return 0
 
 
 class WhitenedCnnModel(Section):

@@ -1,6 +1,6 @@
 """The reference loader: torchvision and a torch `DataLoader`, one picture at a time.
 
-It is what most projects use, and the slow, independent implementation of every augmentation.
+It is what most projects use, and slow; all but the map of colours is an independent implementation.
 """
 
 from __future__ import annotations
