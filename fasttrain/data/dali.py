@@ -84,7 +84,7 @@ class DaliLoader:
             transform,
             (self._size[0], self._size[1]),
             self._on_gpu,
-            batch_size=1 if self._as_one else plan.batch_size // shard.world,
+            batch_size=1 if self._as_one else shard.share(plan.batch_size),
             num_threads=max(threads, 1),
             device_id=device.index if self._on_gpu else None,
             prefetch_queue_depth=_PREFETCH,

@@ -83,8 +83,8 @@ def _watch(network: nn.Module, counter: FlopCounterMode, layers: list[Layer]) ->
     """Append a layer whenever a module with parameters of its own has run."""
 
     def note(name: str, own: int, module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        # The counter calls the network by its class.
-        flops = counter.flop_counts[f"{type(network).__name__}.{name}"]
+        # The counter calls the network by its class, and knows who has multiplied.
+        flops = counter.get_flop_counts().get(f"{type(network).__name__}.{name}", {})
         kind, shape = type(module).__name__.strip("_"), tuple(output.shape[1:])
         cost = sum(flops.values()) // _FLOPS_PER_MULTIPLY_ADD
         layers.append(Layer(name, kind, shape, own, cost))
