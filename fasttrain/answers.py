@@ -136,4 +136,5 @@ def interval(share: float, count: int) -> tuple[float, float]:
     square = _NORMAL_95**2 / count
     middle = share + square / 2
     half = _NORMAL_95 * (share * (1 - share) / count + square / (4 * count)) ** 0.5
-    return (middle - half) / (1 + square), (middle + half) / (1 + square)
+    low, high = (middle - half) / (1 + square), (middle + half) / (1 + square)
+    return max(low, 0.0), min(high, 1.0)  # rounding may carry them a little beyond

@@ -73,6 +73,11 @@ def test_wilsons_interval(share: float, count: int, low: float, high: float) -> 
     assert interval(share, count) == pytest.approx((low, high), abs=1e-4)
 
 
+def test_an_interval_holds_shares_alone() -> None:
+    assert all(interval(0.0, count)[0] >= 0 for count in range(1, 100))
+    assert all(interval(1.0, count)[1] <= 1 for count in range(1, 100))
+
+
 def test_what_is_saved_is_read_back(four: Answers, tmp_path: Path) -> None:
     four.save(tmp_path / "answers.npz")
     read = answers.load(tmp_path / "answers.npz")
