@@ -27,6 +27,15 @@ class Matrices(NamedTuple):
     columns: Tensor
 
 
+class _Phase(NamedTuple):
+    """Steps from `start` up to `end`, whose pictures have one size."""
+
+    size: tuple[int, int]
+    start: int
+    end: int
+    matrices: Matrices | None
+
+
 class Resizer:
     """Which size the pictures of a step have: a pure function of the step.
 
@@ -36,9 +45,6 @@ class Resizer:
         steps_per_epoch: Steps in one epoch.
         total: Steps in the whole run.
         device: Where the pictures are.
-
-    Attributes:
-        sizes: Height and width that each of them leaves.
 
     Raises:
         UserError: one ends before the one ahead of it.
@@ -52,44 +58,36 @@ class Resizer:
         total: int,
         device: torch.device,
     ) -> None:
-        self._resizes, self._size, self._total = resizes, size, total
-        self.sizes = [scaled(size, each.scale) for each in resizes]
         ends = [to_steps(each.until, steps_per_epoch, total) for each in resizes]
         if ends != sorted(ends):
             moments = ", ".join(str(each.until) for each in resizes)
             raise UserError(f"train.resize: each entry ends after the one before it, not {moments}")
-        self._ends = [min(end, total) for end in ends]
-        self._matrices = [
-            Matrices(*(side.to(device) for side in matrices(size, small))) for small in self.sizes
-        ]
+        self._resizes, self._size = resizes, size
+        sizes = [scaled(size, each.scale) for each in resizes]
+        by = [Matrices(*(side.to(device) for side in matrices(size, small))) for small in sizes]
+        ends = [min(end, total) for end in ends]
+        phases = zip([*sizes, size], [0, *ends], [*ends, total], [*by, None], strict=True)
+        self._phases = [phase for phase in map(_Phase._make, phases) if phase.start < phase.end]
 
     def check(self, model: Model) -> None:
         """Refuse a size of which a network leaves no pixels; raises `UserError`."""
-        for each, size in zip(self._resizes, self.sizes, strict=True):
+        for each in self._resizes:
             try:
-                models.check(model, size)
+                models.check(model, scaled(self._size, each.scale))
             except UserError as error:
                 raise UserError(f"train.resize: scale={each.scale} is too small: {error}") from None
 
     def phases(self) -> list[tuple[tuple[int, int], int]]:
         """Every size the pictures have, in order, and how many steps it lasts; none lasts 0."""
-        starts, ends = [0, *self._ends], [*self._ends, self._total]
-        sizes = [*self.sizes, self._size]
-        steps = [end - start for start, end in zip(starts, ends, strict=True)]
-        return [(size, count) for size, count in zip(sizes, steps, strict=True) if count]
+        return [(phase.size, phase.end - phase.start) for phase in self._phases]
 
     def __call__(self, step: int) -> Matrices | None:
         """What resizes the pictures of step number `step`, counted from 0; `None` for nothing."""
-        for end, found in zip(self._ends, self._matrices, strict=True):
-            if step < end:
-                return found
-        return None
+        return next((phase.matrices for phase in self._phases if step < phase.end), None)
 
     def after(self, step: int) -> list[Matrices | None]:
         """What later steps than number `step` ask for, and that one does not."""
-        starts, ends = [0, *self._ends], [*self._ends, self._total]
-        found = zip([*self._matrices, None], starts, ends, strict=True)
-        return [matrices for matrices, start, end in found if step < start < end]
+        return [phase.matrices for phase in self._phases if step < phase.start]
 
 
 def scaled(size: tuple[int, int], scale: float) -> tuple[int, int]:
