@@ -188,7 +188,8 @@ class TrainingStep:
     def _update(self, pictures: Pictures, smaller: Matrices | None) -> Outcome:
         """Compute the gradient over `pictures` and let the optimiser use it."""
         *first, last = pictures.split(len(pictures.labels) // self._parts)
-        figures = [self._backward_alone(part, smaller) for part in first]
+        with self._no_sync():
+            figures = [self._backward(part, smaller) for part in first]
         figures.append(self._backward(last, smaller))  # over several ranks, gradients meet here
         norm = self._clip()
         # The gradient is the same on all ranks, so all of them skip or none.
@@ -267,11 +268,7 @@ class TrainingStep:
         """Let go of what was recorded, and of the memory it takes: things may move, or end."""
         self._recorded.clear()
 
-    def _backward_alone(self, part: Pictures, smaller: Matrices | None) -> Tensor:
-        with self._no_sync():
-            return self._backward(part, smaller)
-
-    def _backward(self, part: Pictures, smaller: Matrices | None = None) -> Tensor:
+    def _backward(self, part: Pictures, smaller: Matrices | None) -> Tensor:
         """Add to the gradients; return (3,) sums of the loss, right answers and pictures."""
         loss, figures = self._objective(part.images, part.labels, part.mixing, smaller)
         loss.backward(self._share)

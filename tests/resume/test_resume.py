@@ -68,7 +68,7 @@ def train_in_two(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def cut_off(self: TrainingStep, step: int, pictures: Pictures, factor: float) -> None:
         if step + 1 == CUT:
-            self._backward(pictures)  # half a step, and then no more
+            self._backward(pictures, None)  # half a step, and then no more
             raise KeyboardInterrupt
         whole(self, step, pictures, factor)
 
