@@ -32,14 +32,13 @@ class Optimizers:
     ) -> None:
         self._members = dict(members)
         self._names = {id(weight): name for name, weight in named.items()}
-        self._groups = [group for each in members.values() for group in each.param_groups]
-        self._rates = [float(group["lr"]) for group in self._groups]
+        self._rates = [float(group["lr"]) for group in self.groups]
         self._on_device: tuple[Tensor, Tensor] | None = None  # the rates, and times the factor
 
     @property
     def groups(self) -> list[dict[str, Any]]:
         """The parameter groups of all members, with their settings."""
-        return self._groups
+        return [group for each in self._members.values() for group in each.param_groups]
 
     def set_rates(self, factor: float) -> None:
         """Multiply all groups' own rates by `factor`, for the updates that follow."""
@@ -47,7 +46,7 @@ class Optimizers:
             rates, now = self._on_device
             torch.mul(rates, factor, out=now)
             return
-        for group, rate in zip(self._groups, self._rates, strict=True):
+        for group, rate in zip(self.groups, self._rates, strict=True):
             group["lr"] = rate * factor
 
     def keep_rates_on(self, device: torch.device) -> None:
@@ -55,7 +54,7 @@ class Optimizers:
         rates = torch.tensor(self._rates, device=device)
         now = rates.clone()
         self._on_device = rates, now
-        for group, rate in zip(self._groups, now, strict=True):
+        for group, rate in zip(self.groups, now, strict=True):
             group["lr"] = rate
             if "capturable" in group:  # AdamW asks for it
                 group["capturable"] = True
@@ -63,14 +62,14 @@ class Optimizers:
     def keep_rates_here(self) -> None:
         """Let `set_rates` alone say what the rates are, as for updates that are not recorded."""
         self._on_device = None
-        for group, rate in zip(self._groups, self._rates, strict=True):
+        for group, rate in zip(self.groups, self._rates, strict=True):
             group["lr"] = rate
             if "capturable" in group:
                 group["capturable"] = False
 
     def begin(self) -> None:
         """Make what members remember, and change nothing."""
-        weights = [weight for group in self._groups for weight in group["params"]]
+        weights = [weight for group in self.groups for weight in group["params"]]
         for weight in weights:
             weight.grad = torch.zeros_like(weight)
         self.update(skip=torch.ones((), device=weights[0].device))
@@ -127,7 +126,6 @@ class Optimizers:
             remembered = {places.get(name, name): found for name, found in state[key].items()}
             settings = member.state_dict()["param_groups"]
             member.load_state_dict({"state": remembered, "param_groups": settings})
-        self._groups = [group for each in self._members.values() for group in each.param_groups]
         self.keep_rates_here()
 
     def _weights(self, member: torch.optim.Optimizer) -> dict[str, nn.Parameter]:

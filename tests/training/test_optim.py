@@ -154,7 +154,7 @@ def test_frozen_parameters_are_left_alone() -> None:
     frozen.requires_grad_(False)
     for name in ("sgd", "adamw", "muon"):
         optimizer = optim.build(settings(name=name), model)
-        updated = [each for group in optimizer._groups for each in group["params"]]
+        updated = [each for group in optimizer.groups for each in group["params"]]
         assert all(each is not frozen for each in updated)
         assert len(updated) == len(list(model.parameters())) - 1
 
@@ -198,12 +198,12 @@ def test_the_factor_scales_the_rate_of_every_group() -> None:
     optimizer = optim.build(chosen, network())
     for factor in (0.5, 0.1, 1.0):  # each of the rate as configured, not of the last one
         give_gradients_and_step(optimizer, factor)
-        rates = [group["lr"] for group in optimizer._groups]
+        rates = [group["lr"] for group in optimizer.groups]
         assert rates == pytest.approx([0.5 * factor, 0.2 * factor, 0.2 * factor])
 
 
 def give_gradients_and_step(optimizer: Optimizers, factor: float) -> None:
-    for group in optimizer._groups:
+    for group in optimizer.groups:
         for weight in group["params"]:
             weight.grad = torch.zeros_like(weight)
     optimizer.set_rates(factor)
@@ -272,7 +272,7 @@ def test_settings_come_from_the_configuration_and_not_from_the_state() -> None:
     second.load_state_dict(first.state_dict())
     give_gradients(model, 0)
     second.update()
-    assert [(group["lr"], group["momentum"]) for group in second._groups] == [(0.3, 0.5)]
+    assert [(group["lr"], group["momentum"]) for group in second.groups] == [(0.3, 0.5)]
 
 
 def test_a_weight_keeps_its_own_momentum_when_decay_begins() -> None:
