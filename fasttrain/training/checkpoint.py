@@ -125,9 +125,8 @@ def _retire(root: Path, target: Path, keep: int, best: bool) -> None:
     folders = _folders(root)
     end = folders.index(target) + 1
     stay = set(folders[max(end - keep, 0) : end])
-    scores = {folder: score for folder in folders[:end] if (score := _score(folder)) is not None}
-    if best and scores:
-        stay.add(max(scores, key=lambda folder: (scores[folder], folder)))
+    if best and (highest := _best_of(folders[:end])):
+        stay.add(highest)
     for old in folders:
         if old not in stay:
             # One that somebody reads may resist; it is tried again the next time.
@@ -136,9 +135,12 @@ def _retire(root: Path, target: Path, keep: int, best: bool) -> None:
 
 def best(root: Path) -> Path | None:
     """The whole checkpoint with the highest validation accuracy; of equals the newest."""
-    whole = [folder for folder in _folders(root) if _flaw(folder) is None]
-    scores = {folder: score for folder in whole if (score := _score(folder)) is not None}
-    return max(scores, key=lambda folder: (scores[folder], folder)) if scores else None
+    return _best_of([folder for folder in _folders(root) if _flaw(folder) is None])
+
+
+def _best_of(folders: list[Path]) -> Path | None:
+    scored = [(score, folder) for folder in folders if (score := _score(folder)) is not None]
+    return max(scored)[1] if scored else None
 
 
 def _score(folder: Path) -> float | None:
