@@ -17,9 +17,9 @@ from typing import Any
 
 from fasttrain.config import load
 from fasttrain.errors import StoppedError, UserError
-from fasttrain.files import write_text
+from fasttrain.files import read_json, write_text
 from fasttrain.interrupts import SIGNALS
-from fasttrain.observe.folder import RunFolder, read_json
+from fasttrain.observe.folder import RunFolder
 
 _ATTEMPTS = "attempts.json"  # the seconds of every process that worked on the run
 

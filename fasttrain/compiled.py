@@ -25,7 +25,7 @@ import torch
 import torch._functorch.config
 
 from fasttrain.errors import UserError
-from fasttrain.files import atomic_folder, sha256, write_text
+from fasttrain.files import atomic_folder, read_json, sha256, write_text
 
 _SEAL = "sealed.json"
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
@@ -148,7 +148,7 @@ class CompiledCode:
             write_text(self.folder / _SEAL, json.dumps(digests, indent=1))
             (self.folder / _SEAL).chmod(0o600)  # as all others
             self._sealed = True
-            if _digests(self._kept) != digests:
+            if read_json(self._kept / _SEAL) != digests:
                 shutil.rmtree(self._kept, ignore_errors=True)
                 _copy(self.folder, self._kept)
         except (OSError, UserError) as error:
@@ -186,7 +186,7 @@ def _flaw(folder: Path) -> str | None:
             return f"{path.name} is not this user's own"
         if about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             return f"others can write {path.name}"
-    digests = _digests(folder)
+    digests = read_json(folder / _SEAL)
     if digests is None:
         return "it was not finished"
     for name, digest in digests.items():
@@ -204,14 +204,6 @@ def _withdraw_from_others(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         with suppress(FileNotFoundError):  # the compiler's own temporary files
             path.chmod(path.stat().st_mode & ~(stat.S_IWGRP | stat.S_IWOTH))
-
-
-def _digests(folder: Path) -> dict[str, str] | None:
-    with suppress(OSError, ValueError):
-        content = json.loads((folder / _SEAL).read_text())
-        if isinstance(content, dict):
-            return content
-    return None
 
 
 def _copy(source: Path, target: Path) -> None:

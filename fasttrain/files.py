@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fasttrain.errors import UserError
 
@@ -149,6 +151,15 @@ def atomic_folder(path: Path, mode: int = 0o777) -> Iterator[Path]:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         _fsync(path.parent)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; `None` where there is none, or it cannot be read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = json.loads(path.read_text())
+        if isinstance(content, dict):
+            return content
+    return None
 
 
 def sha256(path: Path) -> str:

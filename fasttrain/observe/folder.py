@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from fasttrain.answers import Answers
 from fasttrain.config import Config, load
 from fasttrain.errors import FasttrainError, Outcome, UserError
-from fasttrain.files import explain_write_errors, write_text
+from fasttrain.files import explain_write_errors, read_json, write_text
 from fasttrain.observe import environment
 from fasttrain.observe.journal import Record, rewrite
 from fasttrain.redact import redact
@@ -232,15 +232,6 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """An object that a run wrote; `None` where it did not, or it cannot be read."""
-    with suppress(OSError, ValueError, RecursionError):
-        content = json.loads(path.read_text())
-        if isinstance(content, dict):
-            return content
-    return None
 
 
 def open_run(path: Path) -> tuple[RunFolder, Config]:

@@ -23,8 +23,8 @@ import yaml
 from filelock import FileLock
 
 from fasttrain import answers
-from fasttrain.files import write_text
-from fasttrain.observe.folder import RunFolder, read_json
+from fasttrain.files import read_json, write_text
+from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.following import has_ended, outlive_signals
 from fasttrain.observe.journal import Record, read
 from fasttrain.observe.tracking import STATUS

@@ -13,8 +13,9 @@ from fasttrain.config import Config, Data
 from fasttrain.data import sources
 from fasttrain.data.plan import holdout
 from fasttrain.data.store import Split, Store
+from fasttrain.files import read_json
 from fasttrain.observe import journal
-from fasttrain.observe.folder import RunFolder, open_run, read_json
+from fasttrain.observe.folder import RunFolder, open_run
 from fasttrain.observe.journal import Record
 
 

@@ -25,7 +25,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from fasttrain.errors import UserError
-from fasttrain.files import atomic_folder, sha256, write_text
+from fasttrain.files import atomic_folder, read_json, sha256, write_text
 from fasttrain.steps import by_step
 
 _FORMAT = 1
@@ -145,10 +145,7 @@ def _best_of(folders: list[Path]) -> Path | None:
 
 def _score(folder: Path) -> float | None:
     """The validation accuracy that a checkpoint was written with."""
-    try:
-        score = json.loads((folder / _MANIFEST).read_text())["score"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    score = (read_json(folder / _MANIFEST) or {}).get("score")
     return float(score) if isinstance(score, int | float) else None
 
 
@@ -226,10 +223,8 @@ class GoneError(UserError):
 
 def _kept(folder: Path) -> Sequence[str]:
     """The files that a checkpoint was written with; of one that has gone, any may have been."""
-    try:
-        return tuple(json.loads((folder / _MANIFEST).read_text())["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return _WEIGHTS, _AVERAGED
+    kept = (read_json(folder / _MANIFEST) or {}).get("sha256")
+    return tuple(kept) if isinstance(kept, dict) else (_WEIGHTS, _AVERAGED)
 
 
 def load_state(folder: Path, needed: Sequence[str] = ()) -> dict[str, Any]:
