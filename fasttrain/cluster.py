@@ -20,6 +20,7 @@ from rich.table import Table
 from fasttrain.config import Config, Duration, Train
 from fasttrain.data import sources
 from fasttrain.errors import LostPeerError, UserError
+from fasttrain.launcher import check_processes
 from fasttrain.observe.environment import installed_version
 from fasttrain.runtime import Runtime
 from fasttrain.training import agreement, parts
@@ -123,7 +124,7 @@ def _examine(config: Config | None, timeout: float, watchdog: Watchdog) -> Repor
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with runtime.explain_losses():
-            runtime.check_processes(base.processes)
+            check_processes(base.processes, "train.processes", runtime.world)
             watchdog.alive()
             seen = runtime.collect(_look(config, runtime, watchdog.alive))
             wrong = _wrong(config, runtime, seen)

@@ -1,8 +1,7 @@
-"""Being asked to stop: by a signal, or by the end of the launcher."""
+"""Being asked to stop by a signal."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -18,7 +17,6 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # Ctrl-C reaches the launcher and the ranks; the launcher then tells the ranks again, and its own
 # end tells them once more. All of that is one request.
 _ONE_REQUEST = 3.0  # seconds
-_PR_SET_PDEATHSIG = 1
 
 
 class StopRequest:
@@ -87,14 +85,3 @@ def _tell(name: str) -> None:
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     """The thread hears it."""
-
-
-def follow_launcher() -> None:
-    """Have the system send SIGTERM when the launcher ends, so that no trainer outlives it.
-
-    `accelerate launch` with one process does not pass signals on, and dies of SIGUSR1 in any
-    case. A process that no launcher started, such as one under nohup, is left alone.
-    """
-    launched = "ACCELERATE_MIXED_PRECISION" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-    if launched and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

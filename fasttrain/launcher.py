@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from fasttrain.errors import UserError
+
+_PR_SET_PDEATHSIG = 1  # prctl.h
+
 
 def usable_cores() -> int:
     """How many cores this process may use, which may be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
+
+
+def is_launched() -> bool:
+    """Whether `accelerate launch` or torchrun started this process."""
+    return not {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}.isdisjoint(os.environ)
+
+
+def follow_launcher() -> None:
+    """Have the system send SIGTERM when the launcher ends, so that no trainer outlives it.
+
+    `accelerate launch` with one process does not pass signals on, and dies of SIGUSR1 in any
+    case. A process that no launcher started, such as one under nohup, is left alone.
+    """
+    if is_launched():
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def local_world() -> int:
     """Return the number of ranks that the launcher started on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def check_processes(wanted: int | None, by: str, world: int) -> None:
+    """Some launches silently run fewer processes than they were told to: refuse those."""
+    if wanted is not None and wanted != world:
+        raise UserError(
+            f"{wanted} processes were asked for by {by}, but {world} started; launch with "
+            "'accelerate launch --config_file launch/accelerate/cpu.yaml' on CPUs "
+            "('--cpu' and 'distributed_type: MULTI_CPU' start one), multi_gpu.yaml on GPUs"
+        )
 
 
 def processes_asked_for(default_file: Path) -> int | None:

@@ -23,13 +23,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DDPCommunicationHookType, broadcast_object_list
 from torch import Tensor, nn
 
-from fasttrain import memory
+from fasttrain import launcher, memory
 from fasttrain.compiled import user_decides
 from fasttrain.compiler import settle
 from fasttrain.config import Train
 from fasttrain.errors import UserError
-from fasttrain.interrupts import follow_launcher
-from fasttrain.launcher import local_world, processes_asked_for, usable_cores
 from fasttrain.peers import check_launch, explained, lost, not_joined, part
 from fasttrain.vote import Vote
 
@@ -71,7 +69,7 @@ class Runtime:
         _check_gpus(train)
         check_launch()
         self._put_back = _global_settings()
-        follow_launcher()
+        launcher.follow_launcher()
         self._timeout = _FOR_EVER
         if train.watchdog:
             self._timeout = timedelta(minutes=train.watchdog.value) + _WATCHDOG_FIRST
@@ -98,7 +96,7 @@ class Runtime:
         self.is_first_here: bool = self._accelerator.is_local_main_process
         try:
             self.compile = settle(train.compile)
-            _check_processes(_asked_of_launcher(), "the launcher's options", self.world)
+            launcher.check_processes(_asked_of_launcher(), "the launcher's options", self.world)
         except UserError:
             self.close()
             raise
@@ -113,10 +111,6 @@ class Runtime:
     def backend(self) -> str:
         """What carries sums from rank to rank."""
         return str(dist.get_backend()) if self.world > 1 else "none"
-
-    def check_processes(self, wanted: int | None) -> None:
-        """Refuse to train in another number of processes than `train.processes` wants."""
-        _check_processes(wanted, "train.processes", self.world)
 
     def explain_losses(self) -> AbstractContextManager[None]:
         """Turn what torch says when other ranks are gone into a `LostPeerError` of one line."""
@@ -272,16 +266,15 @@ def _limit_threads() -> None:
     Launchers set the variable, too: to 1, where nobody has.
     """
     decided = os.environ.get("OMP_NUM_THREADS")
-    launched = {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
-    if decided is None or (launched and decided == "1"):
-        torch.set_num_threads(max(1, usable_cores() // local_world()))
+    if decided is None or (launcher.is_launched() and decided == "1"):
+        torch.set_num_threads(max(1, launcher.usable_cores() // launcher.local_world()))
 
 
 def _check_gpus(train: Train) -> None:
     """Refuse what this machine's GPUs cannot do, before Accelerate meets it."""
     if train.device == "cpu" or not torch.cuda.is_available():
         return
-    ranks, gpus = local_world(), torch.cuda.device_count()
+    ranks, gpus = launcher.local_world(), torch.cuda.device_count()
     if ranks > gpus:
         raise UserError(
             f"{ranks} processes were started here, but there are {gpus} GPUs; start as many "
@@ -294,18 +287,8 @@ def _check_gpus(train: Train) -> None:
         )
 
 
-def _check_processes(wanted: int | None, by: str, world: int) -> None:
-    """Some launches silently run fewer processes than they were told to: refuse those."""
-    if wanted is not None and wanted != world:
-        raise UserError(
-            f"{wanted} processes were asked for by {by}, but {world} started; launch with "
-            "'accelerate launch --config_file launch/accelerate/cpu.yaml' on CPUs "
-            "('--cpu' and 'distributed_type: MULTI_CPU' start one), multi_gpu.yaml on GPUs"
-        )
-
-
 def _asked_of_launcher() -> int | None:
     """The number of processes that `accelerate launch` was told to start, if it started us."""
     from accelerate.commands.config.config_args import default_config_file
 
-    return processes_asked_for(Path(default_config_file))
+    return launcher.processes_asked_for(Path(default_config_file))

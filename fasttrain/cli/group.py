@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from fasttrain.errors import FasttrainError
-from fasttrain.interrupts import follow_launcher
+from fasttrain.launcher import follow_launcher
 from fasttrain.redact import redact
 
 

@@ -16,6 +16,7 @@ from fasttrain.data import sources
 from fasttrain.data.store import Store
 from fasttrain.errors import StoppedError, UserError
 from fasttrain.interrupts import StopRequest
+from fasttrain.launcher import check_processes
 from fasttrain.observe import choosing, reporting
 from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.heartbeat import Heartbeat
@@ -116,7 +117,7 @@ def _train(
     heartbeat = Heartbeat(folder, config, watchdog)
     tell = _teller(console)
     with ExitStack() as held, runtime.explain_losses(), enough_memory(_less_memory(config)):
-        runtime.check_processes(config.train.processes)
+        check_processes(config.train.processes, "train.processes", runtime.world)
         metrics = serving(config.track.metrics_port, heartbeat, tell)
         runtime.on_main(lambda: held.enter_context(metrics))
         if runtime.compile:
