@@ -59,11 +59,6 @@ class Runtime:
     """
 
     def __init__(self, train: Train) -> None:
-        if train.device == "cuda" and not torch.cuda.is_available():
-            raise UserError(
-                "train.device=cuda: torch sees no NVIDIA GPU here; "
-                "check the driver with nvidia-smi, or choose train.device=auto"
-            )
         if train.deterministic:  # cuBLAS reads it when CUDA starts
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         _check_gpus(train)
@@ -272,6 +267,11 @@ def _limit_threads() -> None:
 
 def _check_gpus(train: Train) -> None:
     """Refuse what this machine's GPUs cannot do, before Accelerate meets it."""
+    if train.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "train.device=cuda: torch sees no NVIDIA GPU here; "
+            "check the driver with nvidia-smi, or choose train.device=auto"
+        )
     if train.device == "cpu" or not torch.cuda.is_available():
         return
     ranks, gpus = launcher.local_world(), torch.cuda.device_count()
