@@ -36,7 +36,6 @@ class Assembly:
         initialize_seconds: What building the network took, a look at the pictures included.
     """
 
-    plan: TrainingPlan
     timetable: Timetable
     loader: Loader
     model: nn.Module
@@ -90,7 +89,6 @@ def assemble(
         f"{'compiled' if runtime.compile else 'not compiled'}, loader {loader.name} ({reason})"
     )
     return Assembly(
-        plan,
         timetable,
         loader,
         model,

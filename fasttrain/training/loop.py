@@ -12,6 +12,7 @@ from rich.console import Console
 from fasttrain import memory, models
 from fasttrain.config import Config
 from fasttrain.data.facts import Facts
+from fasttrain.data.loader import Pictures
 from fasttrain.data.store import Store
 from fasttrain.errors import StoppedError
 from fasttrain.interrupts import StopRequest
@@ -95,11 +96,9 @@ class Training:
             return self._finish(time.perf_counter() - began)
 
     def _train_and_test(self, first: int) -> None:
-        validated = self.scoring.validated
-        if first and self.timetable.evaluation_is_due(first) and validated(first) is None:
-            self._evaluate(first, "validation")  # the run was stopped in it
-            accuracy = validated(first)
-            if accuracy is not None and self.runtime.is_main:
+        if first and self._validation_is_due(first) and self.scoring.validated(first) is None:
+            accuracy = self._evaluate(first, "validation")  # the run was stopped in it
+            if self.runtime.is_main:
                 self.saver.rate(accuracy)
         self._train(first)
         if self.keeper.saved != self.total:  # the run went back from its last step
@@ -126,31 +125,27 @@ class Training:
 
     def _train(self, first: int) -> None:
         """Every step from number `first` on, and what is due after it."""
-        config, clock, table, total = self.config, self.clock, self.timetable, self.total
+        clock, table, total = self.clock, self.timetable, self.total
         self.model.train()
         batches = self.loader.batches(first, total)
         clock.lap("compile")
         for done in range(first + 1, total + 1):
-            compiled = done > first + 1
             pictures = next(batches)
-            clock.lap("data" if compiled else "compile")
-            if not compiled and (problem := self.step.warm_up(done - 1, pictures)):
-                self._tell(f"warning: steps run without CUDA graphs, and slower: {problem}")
-            models.set_temperature(self.model, table.temperature(done - 1))
-            factor = table.factor(done - 1)
-            self.step(done - 1, pictures, factor)
-            if not compiled:
-                self.runtime.synchronize()
-                self._started()
-            clock.lap("train" if compiled else "compile")
-            clock.images += config.data.batch_size if compiled else 0
+            if done == first + 1:
+                self._first_step(pictures, done)
+            else:
+                clock.lap("data")
+                self._train_on(pictures, done)
+                clock.lap("train")
+                clock.images += self.config.data.batch_size
             self.watchdog.alive(done)
 
             if table.log_is_due(done):
-                self.figures.take(done, table.epoch(done), config.optim.lr * factor)
+                rate = self.config.optim.lr * table.factor(done - 1)
+                self.figures.take(done, table.epoch(done), rate)
                 self.figures.write(self.journal)
                 clock.lap("train")
-            if table.evaluation_is_due(done) and self.scoring.has("validation"):
+            if self._validation_is_due(done):
                 self._settle()
                 self._evaluate(done, "validation")
             stop, save = self._vote(self.stop.signal is not None, self.keeper.minutes_are_over())
@@ -161,16 +156,31 @@ class Training:
                 self._end_early(done)
         self._settle()
 
+    def _train_on(self, pictures: Pictures, done: int) -> None:
+        """Do step number `done`, counted from 1."""
+        models.set_temperature(self.model, self.timetable.temperature(done - 1))
+        self.step(done - 1, pictures, self.timetable.factor(done - 1))
+
+    def _first_step(self, pictures: Pictures, done: int) -> None:
+        """One for which code is generated: none of its time counts as training."""
+        if problem := self.step.warm_up(done - 1, pictures):
+            self._tell(f"warning: steps run without CUDA graphs, and slower: {problem}")
+        self._train_on(pictures, done)
+        self.runtime.synchronize()
+        self._started()
+        self.clock.lap("compile")
+
+    def _validation_is_due(self, done: int) -> bool:
+        return self.scoring.has("validation") and self.timetable.evaluation_is_due(done)
+
     def _settle(self) -> None:
         """Wait for the device, so that what it still had to do counts as training."""
         self.runtime.synchronize()
         self.figures.write(self.journal, wait=True)
         self.clock.lap("train")
 
-    def _evaluate(self, done: int, split: Where) -> None:
-        """Score the model on a split; there may be no validation split."""
-        if not self.scoring.has(split):
-            return
+    def _evaluate(self, done: int, split: Where) -> float:
+        """Score the model on a split; return its accuracy."""
         self.keeper.look_for_bad_steps()  # a score would not tell which it was
         memory.trim()  # what training has left lies in pieces, too small for other shapes
         if self.scoring.warm_up(split):
@@ -185,6 +195,7 @@ class Training:
             self.folder.write_answers(split, answers)
         self.journal.write(found)
         self.clock.lap("checkpoint")
+        return answers.accuracy
 
     def _abandon_if_asked(self, done: int) -> None:
         """Between two batches of an evaluation: it is made again when the run goes on."""
