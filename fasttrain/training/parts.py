@@ -72,6 +72,8 @@ def check_world(config: Config, world: int) -> None:
     """
     size, parts = config.data.batch_size, config.train.accumulate
     parts = 1 if parts == "auto" else parts
+    piece, ghost_batch = size // (world * parts), _ghost_batch(config)
+    gives = f"data.batch_size={size} gives each of {world} processes and {parts} parts"
     if size % world:
         raise UserError(
             f"data.batch_size={size} cannot be divided among {world} processes; "
@@ -82,17 +84,14 @@ def check_world(config: Config, world: int) -> None:
             f"train.accumulate={parts} does not divide the {size // world} pictures of a "
             "process's share of data.batch_size; choose a divisor"
         )
-    if mixes(config.data.augment) and size // (world * parts) % 2:
+    if mixes(config.data.augment) and piece % 2:
         raise UserError(
-            f"data.batch_size={size} gives each of {world} processes and {parts} parts an odd "
-            "number of pictures, and mixup and cutmix mix them in pairs; "
+            f"{gives} an odd number of pictures, and mixup and cutmix mix them in pairs; "
             f"choose a multiple of {2 * world * parts}"
         )
-    ghost_batch, piece = _ghost_batch(config), size // (world * parts)
     if isinstance(config.model, WhitenedCnnModel) and piece == 1:
         raise UserError(
-            f"data.batch_size={size} gives each of {world} processes and {parts} parts one "
-            "picture, and model.family=whitened_cnn normalises over several; "
+            f"{gives} one picture, and model.family=whitened_cnn normalises over several; "
             f"choose {2 * world * parts} or more"
         )
     if ghost_batch is not None and piece > ghost_batch and piece % ghost_batch:
@@ -114,12 +113,9 @@ def in_parts(config: Config, place: Place) -> Train:
     if ghost_batch is not None and place.device.type == "cpu":
         ghosts = max(config.data.batch_size // place.world // ghost_batch, 1)
         at_once = max(_PICTURES_PER_CORE * torch.get_num_threads() // ghost_batch, 1)
-        count = next(parts for parts in range(1, ghosts + 1) if _fits(ghosts, parts, at_once))
+        divisors = (parts for parts in range(1, ghosts + 1) if ghosts % parts == 0)
+        count = next(parts for parts in divisors if ghosts // parts <= at_once)
     return config.train.model_copy(update={"accumulate": count})
-
-
-def _fits(ghosts: int, parts: int, at_once: int) -> bool:
-    return ghosts % parts == 0 and ghosts // parts <= at_once
 
 
 def _ghost_batch(config: Config) -> int | None:
