@@ -55,18 +55,13 @@ class Rates:
     """
 
     def __init__(self, schedule: Schedule, steps_per_epoch: int, total: int) -> None:
-        def steps(duration: Duration) -> int:
-            return to_steps(duration, steps_per_epoch, total)
-
-        self._schedule = schedule
-        self._total = total
-        self._warmup = steps(schedule.warmup)
-        # Steps between two drops, or from the end of the warm-up to the end of the curve.
-        self._span = max(total - self._warmup, 1)
-        if isinstance(schedule, StepDecay):
-            self._span = steps(schedule.every)
-        elif isinstance(schedule, CosineDecay) and schedule.t_max is not None:
-            self._span = steps(schedule.t_max)
+        self._schedule, self._total = schedule, total
+        self._warmup = to_steps(schedule.warmup, steps_per_epoch, total)
+        match schedule:  # steps between two drops, or from the end of the warm-up to the floor
+            case StepDecay(every=span) | CosineDecay(t_max=Duration() as span):
+                self._span = to_steps(span, steps_per_epoch, total)
+            case _:
+                self._span = max(total - self._warmup, 1)
 
     def __call__(self, step: int) -> float:
         """The factor of step number `step`, counted from 0."""
@@ -80,8 +75,7 @@ class Rates:
             case Constant():
                 return 1.0
             case StepDecay(gamma=gamma):
-                drops: int = step // self._span
-                return gamma**drops
+                return gamma ** (step // self._span)
             case LinearDecay(floor=floor):
                 return _straight(1.0, floor, progress)
             case CosineDecay(floor=floor):

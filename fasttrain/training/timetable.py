@@ -25,10 +25,11 @@ class Timetable:
         self._log = self._steps(config.train.log_every)
         self._evaluation = self._steps(config.train.evaluate_every)
         every = config.checkpoint.every
-        timed = every is not None and every.unit == "min"
-        seconds = 60 * every.value if every is not None and timed else 0
-        self.save_seconds = seconds or None
-        self._save = self.total if every is None or timed else self._steps(every)
+        self._save, self.save_seconds = self.total, None
+        if every is not None and every.unit == "min":
+            self.save_seconds = 60 * every.value or None
+        elif every is not None:
+            self._save = self._steps(every)
 
     def factor(self, step: int) -> float:
         """Of the optimiser's rates in step number `step`, counted from 0."""
