@@ -63,7 +63,7 @@ def run(
     with StopRequest() as stop:
         parts.check(config)
         reporting.is_wanted(config.track)
-        with opened_runtime(lambda: Runtime(config.train)) as runtime:
+        with opened_runtime(config.train) as runtime:
             return _run(config, runtime, stop, run_dir, resume, console, changed)
 
 

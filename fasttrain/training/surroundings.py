@@ -10,17 +10,17 @@ import torch
 
 from fasttrain import compiler
 from fasttrain.compiled import CompiledCode, key
-from fasttrain.config import Config
+from fasttrain.config import Config, Train
 from fasttrain.data.store import cache_folder
 from fasttrain.errors import UserError
 from fasttrain.runtime import Runtime
 
 
 @contextmanager
-def opened_runtime(make: Callable[[], Runtime]) -> Iterator[Runtime]:
-    """Where it runs: what `make` makes, until it is done."""
+def opened_runtime(train: Train) -> Iterator[Runtime]:
+    """Where it runs, until it is done."""
     with compiler.without_triton():
-        runtime = make()
+        runtime = Runtime(train)
         try:
             with runtime.explain_losses():
                 yield runtime

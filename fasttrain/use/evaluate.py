@@ -13,7 +13,6 @@ from fasttrain.config import LoaderName, Train, Tta
 from fasttrain.data import sources
 from fasttrain.errors import UserError
 from fasttrain.observe.folder import open_run
-from fasttrain.runtime import Runtime
 from fasttrain.training import checkpoint, parts
 from fasttrain.training.evaluate import Evaluator
 from fasttrain.training.result import score
@@ -39,7 +38,7 @@ def evaluate(
     folder, config = open_run(run)
     chosen = choose(folder, config, best)
     with ExitStack() as held:
-        runtime = held.enter_context(opened_runtime(lambda: Runtime(_anywhere(config.train))))
+        runtime = held.enter_context(opened_runtime(_anywhere(config.train)))
         held.enter_context(enough_memory("end what else uses it, or set CUDA_VISIBLE_DEVICES="))
         # Not the run's own folder of compiled code: it may still be training.
         aside = Path(held.enter_context(TemporaryDirectory(prefix="fasttrain-")))
