@@ -105,10 +105,10 @@ class CompiledCode:
         if not self._ours:
             return self.folder
         try:
-            self._throw_away_what_does_not_hold(self.folder)
+            self._throw_away_what_does_not_hold()
             if not self.folder.exists() and self._is_usable(self._kept):
                 _copy(self._kept, self.folder)
-                self._throw_away_what_does_not_hold(self.folder)  # it changed meanwhile
+                self._throw_away_what_does_not_hold()  # it changed meanwhile
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return self.folder
         except (OSError, UserError) as error:
@@ -167,10 +167,10 @@ class CompiledCode:
             self._tell(f"compiles anew: {folder} is not used, {flaw}")
         return flaw is None
 
-    def _throw_away_what_does_not_hold(self, folder: Path) -> None:
+    def _throw_away_what_does_not_hold(self) -> None:
         """What a killed process left unfinished, what was damaged, what others could write."""
-        if folder.exists() and not self._is_usable(folder):
-            shutil.rmtree(folder)
+        if self.folder.exists() and not self._is_usable(self.folder):
+            shutil.rmtree(self.folder)
 
 
 def _keep_backward(wanted: bool | None) -> None:

@@ -27,7 +27,7 @@ class UserError(FasttrainError):
 
 
 class DivergedError(FasttrainError):
-    """Training produced a loss that is not a finite number."""
+    """The loss or a gradient is not a finite number any more."""
 
     exit_code = 3
     outcome = "diverged"

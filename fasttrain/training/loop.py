@@ -71,7 +71,7 @@ class Training:
         )  # fmt: skip
         self._vote = runtime.vote()
 
-    def run(self, resume: bool, changed: bool = False) -> dict[str, Any]:
+    def run(self, resume: bool, changed: bool) -> dict[str, Any]:
         """Train from the start or the newest checkpoint to the end; return the result.
 
         Args:
@@ -213,17 +213,15 @@ class Training:
         self._vote.close()
         at = f"step {done} of {self.total}"
         kept = "its checkpoint is written"
-        if self.runtime.is_main and self.saver.written != checkpoint.place(
-            self.folder.checkpoints, done
-        ):
+        written = self.saver.written == checkpoint.place(self.folder.checkpoints, done)
+        if self.runtime.is_main and not written:
             kept = f"NO checkpoint of it could be written, the last is {self.saver.written}"
         name = self.stop.signal or "a signal to another rank"
-        stopped = StoppedError(
+        self.journal.hurry()
+        raise StoppedError(
             f"{name} stopped {self.folder.path} at {at}; {kept}; go on with --run-dir "
             f"{self.folder.path} --resume"
         )
-        self.journal.hurry()
-        raise stopped
 
     def _go_back(self, bad: BadStepError) -> int:
         """After a bad step: the next step of a run that goes back, as often as it may."""

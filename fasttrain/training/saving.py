@@ -37,7 +37,7 @@ class Saver:
         self.written: Path | None = None
         self._reason = _NOTHING_TO_WRITE
 
-    def save(self, snapshot: Snapshot | None, journal: bool = True) -> None:
+    def save(self, snapshot: Snapshot | None, journal: bool) -> None:
         """Begin to write; waits only for the one before, should that still be written.
 
         Args:
