@@ -69,20 +69,7 @@ class Runtime:
         if train.watchdog:
             self._timeout = timedelta(minutes=train.watchdog.value) + _WATCHDOG_FIRST
         with explained(not_joined):
-            self._accelerator = Accelerator(
-                cpu=train.device == "cpu" or not torch.cuda.is_available(),
-                mixed_precision="no",  # see `autocast`
-                dynamo_backend="no",  # fasttrain compiles by itself
-                kwargs_handlers=[
-                    InitProcessGroupKwargs(timeout=self._timeout),
-                    DistributedDataParallelKwargs(
-                        # Running statistics are shared before they are used: `share_buffers`.
-                        broadcast_buffers=False,
-                        gradient_as_bucket_view=True,
-                        comm_hook=_EXCHANGES[train.exchange],
-                    ),
-                ],
-            )
+            self._accelerator = _join(train, self._timeout)
         self.device: torch.device = self._accelerator.device
         self.bf16 = train.precision == "bf16"
         memory.keep_freed()
@@ -217,6 +204,21 @@ class Runtime:
         else:
             self._accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _join(train: Train, timeout: timedelta) -> Accelerator:
+    """Find this rank's device, and the other ranks."""
+    data_parallel = DistributedDataParallelKwargs(
+        broadcast_buffers=False,  # they are shared before they are used: `share_buffers`
+        gradient_as_bucket_view=True,
+        comm_hook=_EXCHANGES[train.exchange],
+    )
+    return Accelerator(
+        cpu=train.device == "cpu" or not torch.cuda.is_available(),
+        mixed_precision="no",  # see `autocast`
+        dynamo_backend="no",  # fasttrain compiles by itself
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout), data_parallel],
+    )
 
 
 def settle_torch(train: Train) -> None:
