@@ -64,31 +64,16 @@ class Seen:
     rates: list[float]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What the ranks found together.
-
-    Attributes:
-        table: For the main rank to show.
-        wrong: What keeps a run from going on, in one line, on one rank of each machine; on the
-            others an empty one.
-    """
-
-    table: Table | None
-    wrong: str | None
-
-    def refuse(self) -> None:
-        """Raise a `UserError` where something is wrong."""
-        if self.wrong is not None:
-            raise UserError(self.wrong)
-
-
-def examine(config: Config | None, timeout: float) -> Report:
+def examine(config: Config | None, timeout: float) -> tuple[Table | None, str | None]:
     """Look at all ranks from each of them.
 
     Args:
         config: Settings whose content, and whose data, are compared, too.
         timeout: Seconds that may pass without an answer.
+
+    Returns:
+        A table for the main rank to show; and what keeps a run from going on, in one line, on one
+        rank of each machine, on the others an empty one.
 
     Raises:
         UserError: there is no launcher, or the others do not answer.
@@ -116,7 +101,9 @@ def _give_up(timeout: float) -> None:
     os._exit(UserError.exit_code)
 
 
-def _examine(config: Config | None, timeout: float, watchdog: Watchdog) -> Report:
+def _examine(
+    config: Config | None, timeout: float, watchdog: Watchdog
+) -> tuple[Table | None, str | None]:
     base = config.train if config else Train(precision="fp32")
     waits = Duration(value=timeout / 60, unit="min")
     runtime = Runtime(base.model_copy(update={"watchdog": waits}))
@@ -131,7 +118,7 @@ def _examine(config: Config | None, timeout: float, watchdog: Watchdog) -> Repor
     finally:
         runtime.close()
     table = _table(seen, _warnings(seen)) if runtime.is_main else None
-    return Report(table, wrong if wrong is None or runtime.is_first_here else "")
+    return table, wrong if wrong is None or runtime.is_first_here else ""
 
 
 def _look(config: Config | None, runtime: Runtime, alive: Callable[[], None]) -> Seen:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fasttrain.cli.group import PATH, main, overridable
+from fasttrain.errors import UserError
 
 
 @main.command()
@@ -62,9 +63,10 @@ def _examine_together(config: Path | None, timeout: float) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     from fasttrain.cluster import examine
 
-    report = examine(settings, timeout)
-    if report.table is not None:
+    table, wrong = examine(settings, timeout)
+    if table is not None:
         # A launcher's output is no terminal: the table is as wide as it is, not cut to 80 columns.
         width = None if Console().is_terminal else 200
-        Console(markup=False, width=width).print(report.table, highlight=False)
-    report.refuse()
+        Console(markup=False, width=width).print(table, highlight=False)
+    if wrong is not None:
+        raise UserError(wrong)
