@@ -27,8 +27,9 @@ from benchmarks.record import Outcome
 from benchmarks.workbench import assemble
 from fasttrain.config import load
 from fasttrain.errors import UserError
+from fasttrain.files import read_json
 from fasttrain.observe import environment, journal
-from fasttrain.observe.folder import RunFolder, read_json
+from fasttrain.observe.folder import RunFolder
 from tests.distributed.launching import HANGS_AFTER, ROOT
 
 OUTCOME = Outcome(

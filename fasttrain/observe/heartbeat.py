@@ -12,7 +12,8 @@ from typing import Any
 
 from fasttrain.config import Config
 from fasttrain.errors import UserError
-from fasttrain.observe.folder import RunFolder, read_json
+from fasttrain.files import read_json
+from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.journal import Record, Sink
 from fasttrain.watchdog import Watchdog
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fasttrain.config import Track
-from fasttrain.observe.folder import read_json
+from fasttrain.files import read_json
 from fasttrain.observe.following import Follower
 from fasttrain.redact import redact
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fasttrain.files import read_json
 from fasttrain.observe.environment import installed_version
-from fasttrain.observe.folder import RunFolder, read_json
+from fasttrain.observe.folder import RunFolder
 from fasttrain.training import checkpoint
 from fasttrain.use.formats import OPSET, Format
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fasttrain.config import Config
+from fasttrain.files import read_json
 from fasttrain.observe import journal
-from fasttrain.observe.folder import RunFolder, open_run, read_json
+from fasttrain.observe.folder import RunFolder, open_run
 from fasttrain.observe.journal import Record
 
 Standing = Literal["complete", "running", "stalled", "stopped", "crashed", "diverged", "refused"]

@@ -13,9 +13,10 @@ import pytest
 
 from fasttrain.config import Config
 from fasttrain.errors import UserError
+from fasttrain.files import read_json
 from fasttrain.observe import folder as folders
 from fasttrain.observe import heartbeat as heartbeats
-from fasttrain.observe.folder import RunFolder, read_json
+from fasttrain.observe.folder import RunFolder
 from fasttrain.observe.heartbeat import Heartbeat
 from fasttrain.watchdog import Watchdog
 
