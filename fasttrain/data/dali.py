@@ -206,7 +206,7 @@ class DaliLoader:
 # `if` that asks something DALI computes parts the pictures of a batch.
 @pipeline_def(exec_dynamic=True, seed=0, enable_conditionals=True)  # type: ignore[untyped-decorator]
 def _pipeline(pictures: Any, draws: Any, transform: Transform, size: Size, on_gpu: bool) -> Any:
-    """Move, recolour and normalise in as few passes as DALI allows, then cover."""
+    """Move, recolour, cover and normalise, in as few passes as DALI allows."""
     images = fn.external_source(
         pictures,
         device="gpu" if on_gpu else "cpu",
@@ -221,7 +221,6 @@ def _pipeline(pictures: Any, draws: Any, transform: Transform, size: Size, on_gp
         images = _move(images, given["warp"], needed, list(size))
     if "colour" in given:
         images = _recolor(images, given["colour"], given.get(NEEDED.format("colour"), True))
-    images = _normalize(images, transform)
     for entry in transform.augment:
         if isinstance(entry, Cutout):
             images = fn.erase(
@@ -229,9 +228,9 @@ def _pipeline(pictures: Any, draws: Any, transform: Transform, size: Size, on_gp
                 anchor=given["cutout"],
                 shape=[float(entry.size)] * 2,
                 axes=[0, 1],
-                fill_value=_fill(transform),
+                fill_value=[float(value) for value in transform.fill],
             )
-    return images
+    return _normalize(images, transform)
 
 
 def _given(draws: Any, names: list[str]) -> dict[str, Any]:
@@ -278,11 +277,3 @@ def _normalize(images: Any, transform: Transform) -> Any:
     return fn.crop_mirror_normalize(
         images, mean=list(mean), std=list(std), dtype=dtype, output_layout="HWC"
     )
-
-
-def _fill(transform: Transform) -> list[float]:
-    """The colour of a cut-out square, in the units that pictures have at that point."""
-    if transform.raw:
-        return [float(value) for value in transform.fill]
-    channels: list[float] = (np.subtract(transform.fill, transform.mean) / transform.std).tolist()
-    return channels
