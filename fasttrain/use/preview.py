@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from fasttrain.training.resizing import Matrices, Resizer, resize
 
 _TILE, _GAP, _MARGIN, _LINE = 96, 4, 90, 18  # pixels of the sheet; the first is aimed at
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
+_FONT, _FONT_SIZE = "mpl-data/fonts/ttf/DejaVuSans.ttf", 12
 
 
 class Excerpt(Plan):
@@ -150,7 +153,7 @@ def _draw(columns: list[NDArray[np.uint8]], rows: list[str], titles: list[str]) 
     _, *stored, _ = columns[0].shape
     scale = max(1, round(_TILE / max(stored)))  # whole, so that a stored pixel is always a square
     height, width = (side * scale for side in stored)
-    font = ImageFont.load_default(12)
+    font = _font()
     margin = max(_MARGIN, *(2 * _GAP + math.ceil(font.getlength(name)) for name in rows))
     across = max(width, *(math.ceil(font.getlength(title)) for title in titles))
     down, right = height + _GAP, across + _GAP
@@ -166,3 +169,12 @@ def _draw(columns: list[NDArray[np.uint8]], rows: list[str], titles: list[str]) 
             tile = Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(tile, (left + (across - width) // 2, _LINE + down * row))
     return sheet
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """matplotlib's, which has the letters of most alphabets; Pillow's own has few."""
+    matplotlib = find_spec("matplotlib")  # of the extra `report`
+    if matplotlib is not None and matplotlib.origin is not None:
+        with suppress(OSError):
+            return ImageFont.truetype(Path(matplotlib.origin).parent / _FONT, _FONT_SIZE)
+    return ImageFont.load_default(_FONT_SIZE)

@@ -19,6 +19,7 @@ from fasttrain.data.store import Split, Store
 from fasttrain.errors import UserError
 from fasttrain.training import parts
 from fasttrain.training.resizing import matrices, resize
+from fasttrain.use import preview as preview_module
 from fasttrain.use.preview import Excerpt, preview
 
 RECIPE = ["trivial_augment", "crop", "flip", "cutout", "mixup", "cutmix"]
@@ -140,6 +141,21 @@ def test_tiles_show_whole_pixels_in_their_proportions(
             if np.array_equal(sheet[top : top + height, left : left + width], enlarged)
         ]
         assert places  # as it is stored, and perhaps again where it is not flipped
+
+
+@pytest.mark.parametrize("name", ["Bären", "Löwen", "κύκνος", "медведь"])
+def test_names_are_drawn_with_their_own_letters(name: str) -> None:
+    pytest.importorskip("matplotlib")
+    font = preview_module._font()
+    unknown = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(letter)) != unknown for letter in name)
+
+
+def test_without_matplotlib_names_are_drawn_in_pillows_font(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(preview_module, "find_spec", lambda _: None)
+    assert preview_module._font().getlength("ship") > 0
 
 
 def test_a_sheet_that_cannot_be_written_is_the_users_to_mend(
