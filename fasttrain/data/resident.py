@@ -128,11 +128,11 @@ def _start_of(transform: Transform) -> Callable[[Tensor, Tensor, dict[str, Tenso
 def _gather_of(transform: Transform) -> Callable[[Tensor, Tensor, dict[str, Tensor]], Tensor]:
     """All geometry in whole pixels."""
     crop = next((entry for entry in transform.augment if isinstance(entry, Crop)), None)
+    padding, mode = (crop.padding, crop.mode) if crop else (0, "reflect")
 
     def gather(pixels: Tensor, indices: Tensor, draws: dict[str, Tensor]) -> Tensor:
         height, width = pixels.shape[1:]
-        corner = draws["crop"] if crop else indices.new_zeros(len(indices), 2)
-        padding, mode = (crop.padding, crop.mode) if crop else (0, "reflect")
+        corner = draws["crop"] if "crop" in draws else indices.new_zeros(len(indices), 2)
         rows = source_positions(corner[:, 0], height, padding)
         columns = source_positions(corner[:, 1], width, padding)
         # Mirroring the cut is reading its columns from the right, its rows from below.
