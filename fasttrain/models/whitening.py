@@ -52,7 +52,8 @@ class Whitening(nn.Module):
             covariance = covariance.to(images.device) + (numbers @ numbers.mT).sum(dim=0)
             count += len(numbers) * numbers.shape[2]
         variances, axes = torch.linalg.eigh((covariance / count).cpu())  # too small for a GPU
-        kernels = (axes / (variances + self._epsilon).sqrt()).T.flip(0)
+        # Where pictures have no colour, rounding may leave less than no variance along an axis.
+        kernels = (axes / (variances.clamp(min=0) + self._epsilon).sqrt()).T.flip(0)
         # An eigenvector's sign is anyone's choice: the largest number is made positive.
         largest = kernels.gather(1, kernels.abs().argmax(dim=1, keepdim=True))
         kernels = (kernels * largest.sign()).view(-1, 3, self._patch, self._patch)

@@ -42,6 +42,12 @@ def test_epsilon_keeps_small_variances_small() -> None:
     assert (variances[1] < variances[0]).all()
 
 
+def test_pictures_without_colour_can_be_whitened_however_small_the_epsilon() -> None:
+    layer, grey = Whitening(config.Whitening(epsilon=1e-20)), torch.randn(50, 1, 16, 16)
+    layer.look_at([grey.expand(-1, 3, -1, -1)])
+    assert layer.weight.isfinite().all()
+
+
 def test_whitening_is_not_trained_but_saved() -> None:
     network = models.build(WhitenedCnnModel(), 10)
     models.look_at(network, [smooth(10)])
