@@ -14,13 +14,13 @@ Record = dict[str, Any]
 _STAMP = len("20260131-235959")  # ends the name of every record
 
 
-def newest(records: Path, pattern: str, gpu: bool = False) -> tuple[Path, Record]:
-    """The last record of that name that is no first look.
+def newest(records: Path, pattern: str) -> tuple[Path, Record]:
+    """The last record of that name that is no first look, from a machine without a GPU.
 
     Raises:
         UserError: there is none.
     """
-    for path, record in whole(records, pattern, gpu):
+    for path, record in whole(records, pattern):
         return path, record
     name = re.split(r"\W", pattern)[0]
     raise UserError(f"{records} holds no record of {name}; run python -m benchmarks")

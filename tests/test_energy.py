@@ -17,7 +17,7 @@ class NVMLError(Exception):
 
 
 class Library(types.ModuleType):
-    """Stands in for `pynvml`: a driver whose GPUs have drawn a joule more at every look."""
+    """Stands in for `pynvml`, whose functions have NVML's names; a joule is drawn at every look."""
 
     NVMLError = NVMLError
 

@@ -84,6 +84,7 @@ class DaliLoader:
             transform,
             (self._size[0], self._size[1]),
             self._on_gpu,
+            enable_conditionals=transform.tones,  # what reads the code for them takes 0.2 s
             batch_size=1 if self._as_one else shard.share(plan.batch_size),
             num_threads=max(threads, 1),
             device_id=device.index if self._on_gpu else None,
@@ -204,7 +205,7 @@ class DaliLoader:
 
 # Nothing in it is random; without a seed DALI would draw one and say so. With conditionals an
 # `if` that asks something DALI computes parts the pictures of a batch.
-@pipeline_def(exec_dynamic=True, seed=0, enable_conditionals=True)  # type: ignore[untyped-decorator]
+@pipeline_def(exec_dynamic=True, seed=0)  # type: ignore[untyped-decorator]
 def _pipeline(pictures: Any, draws: Any, transform: Transform, size: Size, on_gpu: bool) -> Any:
     """Move, recolour, cover and normalise, in as few passes as DALI allows."""
     images = fn.external_source(
